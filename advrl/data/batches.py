@@ -1,0 +1,88 @@
+"""Endless batches: random ones from a tensor that stays on its device, or a loader gone round for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advrl import checks
+
+
+class Batches:
+    """Random batches with replacement, for ever; no host synchronisation, and resumed bit for bit.
+
+    Data and indices live on ``device``. The order comes from a generator of its own, which ``state_dict`` holds, so
+    neither the model's draws nor an evaluation shift it.
+
+    Args:
+        images: (N, *event), one row per example.
+        batch_size: rows of a batch.
+        seed: of the order.
+        device: where the data lives; by default where it is.
+
+    Raises:
+        ValueError: if there are no rows or the batch size is below 1.
+    """
+
+    def __init__(self, images: Tensor, batch_size: int, seed: int = 0, device: torch.device | str | None = None):
+        if images.ndim == 0 or len(images) == 0:
+            raise ValueError(f"batches need at least one row of data, got shape {tuple(images.shape)}")
+        self.images = images.to(images.device if device is None else device)
+        self.batch_size = checks.integer("batch_size", batch_size)
+        self.seed = checks.integer("seed", seed, minimum=0)
+        self.drawn = 0
+        self._generator = torch.Generator(device=self.images.device).manual_seed(seed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        """The next batch, (batch_size, *event)."""
+        index = torch.randint(
+            len(self.images), (self.batch_size,), generator=self._generator, device=self.images.device
+        )
+        self.drawn += 1
+        return self.images[index]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, and what is needed to go on where there is another kind of device."""
+        return {
+            "generator": self._generator.get_state(),
+            "device": self.images.device.type,
+            "seed": self.seed,
+            "drawn": self.drawn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that ``state`` has seen.
+
+        Generators of different kinds of device share no state: from one to another the order is a new one, fixed by
+        the seed and the number of batches drawn.
+        """
+        self.seed, self.drawn = state["seed"], state["drawn"]
+        if state["device"] == self.images.device.type:
+            self._generator.set_state(state["generator"].cpu())
+        else:
+            self._generator.manual_seed(self.seed + self.drawn)
+
+
+def cycle(loader: Iterable[Any]) -> Iterator[Tensor]:
+    """Go round a ``DataLoader`` (or any iterable of batches) for ever, its order anew each time.
+
+    Batches that are tuples or lists, as ``(images, labels)``, give their first element.
+
+    Raises:
+        ValueError: when a round gives nothing: the loader is empty, or an iterator that can be gone through once.
+    """
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch[0] if isinstance(batch, (tuple, list)) else batch
+        if empty:
+            raise ValueError(
+                f"{type(loader).__name__} gave no batch; pass a loader that can be gone through repeatedly"
+            )

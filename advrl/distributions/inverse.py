@@ -1,0 +1,27 @@
+r"""Inverse-transform sampling from a table of probabilities.
+
+Draw u ~ U[0, 1) and return the first outcome k whose cumulative probability exceeds u. Exact up to the rounding of the
+cumulative sum, and an outcome of probability zero is never returned. Devroye (1986), chapter III.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def inverse_transform(probs: Tensor, n: int) -> Tensor:
+    """Draw ``n`` outcomes for each row of a table.
+
+    Args:
+        probs: (*batch, K) non-negative weights; rows need not be normalised.
+        n: number of draws per row.
+
+    Returns:
+        (n, *batch) int64 outcomes in [0, K), drawn from the global generator of the table's device.
+    """
+    cdf = probs.cumsum(-1)
+    total = cdf[..., -1:]
+    u = torch.rand(*probs.shape[:-1], n, dtype=probs.dtype, device=probs.device) * total
+    u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))  # u * total may round up to the total
+    return torch.searchsorted(cdf, u, right=True).movedim(-1, 0)

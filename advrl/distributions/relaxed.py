@@ -1,0 +1,82 @@
+r"""Continuous relaxations of discrete distributions.
+
+A Bernoulli with log-odds l is relaxed to sigmoid((l + L) / t) with L logistic noise, a one-hot categorical to
+softmax((l + G) / t) with G Gumbel noise: Jang, Gu & Poole (2017); Maddison, Mnih & Teh (2017). Rounding either gives an
+exact draw at every temperature t. A Binomial(N) is the sum of N Bernoullis and is relaxed as the sum of N relaxed ones.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Binomial,
+    Distribution,
+    Independent,
+    OneHotCategorical,
+    RelaxedOneHotCategorical,
+)
+from torch.distributions.utils import clamp_probs
+
+
+@singledispatch
+def relaxed_rsample(distribution: Distribution, n: int, temperature: float, hard: bool = False) -> Tensor:
+    """Draw ``n`` relaxed samples, differentiable in the parameters.
+
+    Args:
+        distribution: Bernoulli, Binomial or OneHotCategorical, possibly inside ``Independent``.
+        n: number of draws.
+        temperature: t > 0; as t falls the draws approach the discrete ones and the gradient's variance grows.
+        hard: return the exact discrete draw, with the gradient of its relaxation (straight-through Gumbel-softmax).
+
+    Returns:
+        (n, *batch, *event)
+
+    Raises:
+        ValueError: if the distribution has no relaxation.
+    """
+    raise ValueError(
+        f"{type(distribution).__name__} has no relaxation: Gumbel-softmax needs Bernoulli, Binomial or OneHotCategorical "
+        "variables"
+    )
+
+
+@relaxed_rsample.register
+def _(distribution: Independent, n: int, temperature: float, hard: bool = False) -> Tensor:
+    return relaxed_rsample(distribution.base_dist, n, temperature, hard)
+
+
+@relaxed_rsample.register
+def _(distribution: Bernoulli, n: int, temperature: float, hard: bool = False) -> Tensor:
+    soft = _binary(distribution.logits, n, temperature)
+    return _harden(soft, soft.round()) if hard else soft
+
+
+@relaxed_rsample.register
+def _(distribution: Binomial, n: int, temperature: float, hard: bool = False) -> Tensor:
+    trials = getattr(distribution, "trials", None) or int(distribution.total_count.max())
+    if distribution.total_count.min() != trials:
+        raise ValueError("a Binomial is relaxed only if all its entries have one total_count")
+    soft = _binary(distribution.logits.unsqueeze(-1).expand(*distribution.logits.shape, trials), n, temperature)
+    return _harden(soft, soft.round()).sum(-1) if hard else soft.sum(-1)
+
+
+@relaxed_rsample.register
+def _(distribution: OneHotCategorical, n: int, temperature: float, hard: bool = False) -> Tensor:
+    t = torch.as_tensor(temperature, dtype=distribution.logits.dtype, device=distribution.logits.device)
+    soft = RelaxedOneHotCategorical(t, logits=distribution.logits, validate_args=False).rsample((n,))
+    if not hard:
+        return soft
+    return _harden(soft, torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0))
+
+
+def _binary(logits: Tensor, n: int, temperature: float) -> Tensor:
+    u = clamp_probs(torch.rand(n, *logits.shape, dtype=logits.dtype, device=logits.device))
+    return ((logits + u.logit()) / temperature).sigmoid()  # from logits: RelaxedBernoulli goes through clamped probs
+
+
+def _harden(soft: Tensor, hard: Tensor) -> Tensor:
+    return hard.detach() + (soft - soft.detach())

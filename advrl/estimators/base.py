@@ -1,0 +1,86 @@
+"""What every estimator is: a draw from a distribution, and a surrogate of the cost of what was drawn.
+
+Calling an estimator does both. The result has the distribution's batch shape; its *value* is the Monte-Carlo estimate
+of E[cost(x)], its *backward* the gradient estimate, for the distribution's parameters and for those inside the cost
+alike. A trainer calls the halves apart, so that one generator pass serves both players::
+
+    draw = estimator.draw(policy.distribution(z))     # the discriminator learns from draw.x.detach()
+    loss = estimator.surrogate(draw, cost).mean()     # the policy learns from this
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from advrl.checks import integer
+
+Cost = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """``n`` samples ``x`` (n, *batch, *event) and the distribution that they came from."""
+
+    x: Tensor
+    distribution: Distribution
+
+
+@dataclass(frozen=True)
+class Estimator(ABC):
+    """A gradient estimator of E[cost(x)] with ``n`` samples per distribution."""
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        integer("n", self.n)
+
+    def check(self, distribution: Distribution) -> None:
+        """Raise a ``ValueError`` that names a fitting estimator if this one cannot treat the distribution."""
+
+    @abstractmethod
+    def draw(self, distribution: Distribution) -> Draw:
+        """Draw ``n`` samples: what the cost, and a discriminator, will see."""
+
+    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
+        """(*batch) whose value is the mean cost and whose gradient is the estimate.
+
+        Args:
+            draw: what :meth:`draw` returned.
+            cost: maps (n, *batch, *event) to (n, *batch).
+
+        Raises:
+            ValueError: if the cost has another shape.
+        """
+        return _cost_of(draw, cost).mean(0)
+
+    def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
+        """Draw and return the surrogate, (*batch)."""
+        return self.surrogate(self.draw(distribution), cost)
+
+
+def _cost_of(draw: Draw, cost: Cost) -> Tensor:
+    value = cost(draw.x)
+    expected = draw.x.shape[: draw.x.dim() - len(draw.distribution.event_shape)]
+    if value.shape != expected:
+        raise ValueError(
+            f"cost must map samples of shape {tuple(draw.x.shape)} to one value each, shape {tuple(expected)}, "
+            f"got {tuple(value.shape)}"
+        )
+    return value
+
+
+def base_of(distribution: Distribution) -> Distribution:
+    """The distribution inside any ``Independent`` wrappers."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def name_of(distribution: Distribution) -> str:
+    """The distribution's class, for messages."""
+    return type(base_of(distribution)).__name__

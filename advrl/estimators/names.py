@@ -1,0 +1,78 @@
+"""The estimators' names on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.distributions import Distribution
+
+from advrl.checks import choice
+from advrl.estimators.base import Estimator
+from advrl.estimators.kernels import leave_one_out
+from advrl.estimators.path import Path
+from advrl.estimators.relaxed import GumbelSoftmax, StraightThrough
+from advrl.estimators.score import Baseline, MovingAverage, Score
+
+BASELINES = ("none", "constant", "moving-average", "loo")
+
+
+@dataclass(frozen=True)
+class Named:
+    """An estimator as the command line knows it: how to make it, and how many samples it takes by default."""
+
+    make: Callable[[int, float, Baseline], Estimator]
+    samples: int
+    summary: str
+
+
+ESTIMATORS: dict[str, Named] = {
+    "loo": Named(lambda n, t, b: Score(n, leave_one_out), 8, "REINFORCE, each sample against the mean of the others"),
+    "score": Named(lambda n, t, b: Score(n, b), 1, "bare REINFORCE, or with --baseline"),
+    "path": Named(lambda n, t, b: Path(n), 1, "reparameterised gradient (continuous policies)"),
+    "gumbel": Named(lambda n, t, b: GumbelSoftmax(n, t), 1, "Gumbel-softmax / binary Concrete relaxation (biased)"),
+    "st": Named(lambda n, t, b: StraightThrough(n), 1, "straight-through (biased)"),
+}
+
+
+def fitting(distribution: Distribution) -> str:
+    """What ``auto`` stands for: ``path`` where the distribution is reparameterised, else ``loo``."""
+    return "path" if distribution.has_rsample else "loo"
+
+
+def make_estimator(
+    name: str,
+    *,
+    n: int | None = None,
+    temperature: float = 1.0,
+    baseline: str | None = None,
+    constant: float = 0.0,
+) -> Estimator:
+    """The estimator called ``name``.
+
+    Args:
+        name: a key of ``ESTIMATORS``.
+        n: samples per distribution; the name's own default if ``None``.
+        temperature: for ``gumbel``.
+        baseline: ``none``, ``constant``, ``moving-average`` or ``loo``, for ``score``; ``None`` is ``none`` there.
+        constant: the value of the constant baseline.
+
+    Raises:
+        ValueError: for an unknown name (the close match is given), a baseline that the estimator cannot take, or
+            leave-one-out with one sample.
+    """
+    entry = ESTIMATORS[choice("estimator", name, ESTIMATORS)]
+    if baseline is not None:
+        choice("baseline", baseline, BASELINES)
+        if name != "score" and not (name == "loo" and baseline == "loo"):
+            raise ValueError(f"--baseline {baseline} goes with --estimator score, not {name}")
+    if n is None:
+        n = 8 if baseline == "loo" else entry.samples
+    value: Baseline = None
+    if baseline == "constant":
+        value = constant
+    elif baseline == "moving-average":
+        value = MovingAverage()
+    elif baseline == "loo":
+        value = leave_one_out
+    return entry.make(n, temperature, value)

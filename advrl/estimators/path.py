@@ -1,0 +1,28 @@
+"""Path derivative (reparameterised gradient): Kingma & Welling (2014); Rezende, Mohamed & Wierstra (2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.distributions import Distribution
+
+from advrl.estimators.base import Draw, Estimator, name_of
+
+
+@dataclass(frozen=True)
+class Path(Estimator):
+    """grad E[c(x)] = E[grad c(g(eps, theta))] with x = g(eps, theta): needs ``rsample`` and a differentiable cost.
+
+    Unbiased. Evaluates the cost and its gradient n times.
+    """
+
+    def check(self, distribution: Distribution) -> None:
+        if not distribution.has_rsample:
+            raise ValueError(
+                f"path needs a reparameterised distribution, and {name_of(distribution)} is none: "
+                "use loo (unbiased), gumbel or st"
+            )
+
+    def draw(self, distribution: Distribution) -> Draw:
+        self.check(distribution)
+        return Draw(distribution.rsample((self.n,)), distribution)

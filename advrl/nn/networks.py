@@ -1,0 +1,151 @@
+"""Networks for both players: multilayer perceptrons and the convolutional pair of the DCGAN guidelines.
+
+A generator's output is raw: what its numbers mean (logits, means, pixels before a tanh) is the policy's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from advrl.checks import choice, integer, number
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+SIZES = {8: (2, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4)}  # image size: side of the first map, doublings
+
+
+class MLP(nn.Module):
+    """Fully connected layers between events of any shape.
+
+    ``MLP(64, (1, 8, 8))`` is a generator, ``MLP((1, 8, 8), ())`` a discriminator that gives one logit per sample.
+
+    Args:
+        in_shape, out_shape: of one sample, without the batch; an int is a vector, () a scalar.
+        hidden: units of the hidden layers.
+        activation: ``leaky_relu`` (slope 0.2), ``relu``, ``silu`` or ``tanh``.
+        layer_norm: normalise before each activation.
+        dropout: share of hidden units dropped in training.
+
+    Raises:
+        ValueError, TypeError: for sizes below 1, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        in_shape: int | Sequence[int],
+        out_shape: int | Sequence[int],
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "leaky_relu",
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        choice("activation", activation, ACTIVATIONS)
+        number("dropout", dropout, 0.0, 1.0)
+        self.in_shape, self.out_shape = _shape("in_shape", in_shape), _shape("out_shape", out_shape)
+        sizes = [math.prod(self.in_shape), *(integer("hidden", units) for units in hidden)]
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after)]
+            layers += [nn.LayerNorm(after)] * layer_norm
+            layers += [ACTIVATIONS[activation]()]
+            layers += [nn.Dropout(dropout)] * (dropout > 0)
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(self.out_shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *in_shape) to (B, *out_shape)."""
+        if x.shape[1:] != self.in_shape:
+            raise ValueError(f"expected samples of shape {tuple(self.in_shape)}, got a batch of shape {tuple(x.shape)}")
+        out: Tensor = self.net(x.flatten(1))
+        return out.reshape(len(x), *self.out_shape)
+
+
+class DCGANGenerator(nn.Sequential):
+    """z (B, latent) to raw images (B, channels, size, size) by transposed convolutions only.
+
+    Radford, Metz & Chintala (2016), section 3: no pooling, no hidden fully connected layer, batch norm everywhere but
+    at the output, ReLU, weights from N(0, 0.02).
+
+    Args:
+        latent: dimension of z.
+        channels: of the output.
+        size: 8, 28, 32 or 64.
+        width: channels of the last hidden map; each map before it has twice as many.
+
+    Raises:
+        ValueError, TypeError: for another size, or numbers below 1.
+    """
+
+    def __init__(self, latent: int, channels: int, size: int, width: int = 32) -> None:
+        first, doublings = _plan(size)
+        integer("latent", latent), integer("channels", channels), integer("width", width)
+        maps = width * 2 ** (doublings - 1)
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (latent, 1, 1)),
+            nn.ConvTranspose2d(latent, maps, first, bias=False),
+            nn.BatchNorm2d(maps),
+            nn.ReLU(),
+        ]
+        for _ in range(doublings - 1):
+            layers += [nn.ConvTranspose2d(maps, maps // 2, 4, 2, 1, bias=False), nn.BatchNorm2d(maps // 2), nn.ReLU()]
+            maps //= 2
+        super().__init__(*layers, nn.ConvTranspose2d(maps, channels, 4, 2, 1))
+        self.apply(_initialise)
+
+
+class DCGANDiscriminator(nn.Sequential):
+    """Images (B, channels, size, size) to logits (B,) by strided convolutions only.
+
+    Radford, Metz & Chintala (2016), section 3: leaky ReLU of slope 0.2, batch norm everywhere but at the input, weights
+    from N(0, 0.02).
+
+    Args:
+        channels: of the images.
+        size: 8, 28, 32 or 64.
+        width: channels of the first hidden map; each map after it has twice as many.
+        batch_norm: off for gradient penalties, which are meant per sample.
+
+    Raises:
+        ValueError, TypeError: for another size, or numbers below 1.
+    """
+
+    def __init__(self, channels: int, size: int, width: int = 32, batch_norm: bool = True) -> None:
+        first, doublings = _plan(size)
+        integer("channels", channels), integer("width", width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for _ in range(doublings - 1):
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=not batch_norm)]
+            layers += [nn.BatchNorm2d(2 * width)] * batch_norm
+            layers += [nn.LeakyReLU(0.2)]
+            width *= 2
+        super().__init__(*layers, nn.Conv2d(width, 1, first), nn.Flatten(0))
+        self.apply(_initialise)
+
+
+def _shape(name: str, shape: int | Sequence[int]) -> torch.Size:
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    return torch.Size([integer(name, size) for size in sizes])
+
+
+def _plan(size: int) -> tuple[int, int]:
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}")
+    return SIZES[size]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,13 @@
+"""Recipes: named experiments, each a configuration that builds its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advrl.recipes.config import AdversarialConfig
+from advrl.recipes.digits import Digits
+from advrl.recipes.run import Run, RunError, load, train
+
+RECIPES: dict[str, type[Any]] = {Digits.name: Digits}
+
+__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Run", "RunError", "load", "train"]

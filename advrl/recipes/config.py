@@ -1,0 +1,142 @@
+"""What every adversarial recipe can be told: the options of ``advrl train``, with what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from advrl.checks import choice, integer, number
+from advrl.estimators import BASELINES, ESTIMATORS
+from advrl.nn import FAMILIES
+from advrl.objectives import GAMES
+
+PolicyName = Literal["binomial", "bernoulli", "categorical", "gaussian", "implicit"]
+BaselineName = Literal["none", "constant", "moving-average", "loo"]
+
+RESUMABLE = ("steps", "out", "device", "resume", "log_every", "checkpoint_every", "picture_every", "quiet")
+"""What may differ from the saved configuration when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Options shared by the adversarial recipes."""
+
+    policy: str = "binomial"
+    """What the generator's numbers mean: binomial (counts of ink), bernoulli (ink or none), categorical (grey levels
+    as classes), gaussian (given z) or implicit (the deterministic G(z))."""
+    estimator: str = "auto"
+    """Gradient of the policy: auto, loo, score, path, gumbel, st, or FILE.py:NAME."""
+    objective: str = "non-saturating"
+    """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, least-squares, hinge,
+    wasserstein-gp, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    samples: int | None = None
+    """Samples per z. Default: 8 with leave-one-out, else 1."""
+    baseline: BaselineName | None = None
+    """Baseline of `--estimator score` (`loo` has its own). `constant` is the cost at D = 1/2."""
+    temperature: float = 1.0
+    """Of the Gumbel-softmax relaxation."""
+    latent: int = 64
+    """Dimension of the noise z."""
+    width: int = 256
+    """Units of each of the two hidden layers, in both networks."""
+    batch_size: int = 128
+    """Noise vectors, and real samples, per update."""
+    steps: int = 5000
+    """Steps to train for."""
+    discriminator_steps: int = 1
+    """Discriminator updates per step, each on a batch of its own."""
+    generator_steps: int = 1
+    """Generator updates per step."""
+    lr_generator: float = 2e-3
+    """Adam's learning rate for the generator; falls linearly over the second half of the run."""
+    lr_discriminator: float = 2e-3
+    """The same for the discriminator."""
+    r1: float = 0.2
+    """Weight of the R1 penalty (gamma); 0 turns it off."""
+    ema: float = 0.999
+    """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
+    seed: int = 0
+    """Of everything random in the run."""
+    seeds: int = 1
+    """Train this many runs, with seeds counted up from --seed, each in a folder of its own."""
+    deterministic: bool = False
+    """Use only deterministic algorithms (slower on a GPU)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps; auto is cuda where there is one, else cpu."""
+    data: Path | None = None
+    """Another data set: .npz or .npy with images (N, H, W), optionally labels."""
+    out: Path | None = None
+    """Folder of the run. Default: the next free runs/RECIPE-N."""
+    resume: Path | None = None
+    """Folder of a run to go on with; only --steps, --out, --device and the logging options may change."""
+    log_every: int = 100
+    """Steps between two rows of metrics.csv."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    picture_every: int = 500
+    """Steps between two pictures and quick evaluations."""
+    quiet: bool = False
+    """No progress bar, no report."""
+
+    def validate(self) -> None:
+        """Raise a ``ValueError`` or ``TypeError`` for the first option that cannot be.
+
+        Everything here is known before any work is done; what depends on the data or the policy is checked when the
+        parts are built, which is also before the first step.
+        """
+        choice("policy", self.policy, FAMILIES)
+        if ":" not in self.estimator:
+            choice("estimator", self.estimator, ["auto", *ESTIMATORS], hint=", or FILE.py:NAME")
+        if ":" not in self.objective:
+            choice("objective", self.objective, GAMES, hint=", or FILE.py:NAME")
+        if self.baseline is not None:
+            choice("baseline", self.baseline, BASELINES)
+        if self.samples is not None:
+            integer("--samples", self.samples)
+        for name in ("latent", "width", "batch_size", "steps", "discriminator_steps", "generator_steps", "seeds",
+                     "log_every", "checkpoint_every", "picture_every"):  # fmt: skip
+            integer(flag(name), getattr(self, name))
+        for name in ("lr_generator", "lr_discriminator", "temperature"):
+            number(flag(name), getattr(self, name), 0.0, exclusive=True)
+        number("--r1", self.r1, 0.0)
+        number("--ema", self.ema, 0.0, 1.0 - 1e-9)
+        if not 0 <= self.seed < 2**32 - self.seeds:
+            raise ValueError(f"--seed must be in [0, 2**32), got {self.seed}")
+
+
+assert get_args(BaselineName) == BASELINES
+
+
+def flag(field: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as JSON-able values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def from_dict(cls: type[Any], values: dict[str, Any]) -> Any:
+    """The configuration that :func:`to_dict` wrote.
+
+    Raises:
+        ValueError: if it has options that this version does not know.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise ValueError(f"the saved configuration has options that this version does not know: {', '.join(unknown)}")
+    paths = {name for name, f in known.items() if "Path" in str(f.type)}
+    return cls(**{k: Path(v) if k in paths and v is not None else v for k, v in values.items()})
+
+
+def differences(saved: Any, given: Any) -> list[str]:
+    """What differs, beyond what may, as ``--flag: saved A, given B``."""
+    return [
+        f"{flag(f.name)} is {getattr(saved, f.name)} in the run, {getattr(given, f.name)} was given"
+        for f in dataclasses.fields(saved)
+        if f.name not in RESUMABLE and getattr(saved, f.name) != getattr(given, f.name)
+    ]

@@ -1,0 +1,85 @@
+"""What the image recipes share: data, pictures, the judge, and how a policy is put on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advrl.agents.adversarial import AdversarialTrainer
+from advrl.agents.evaluation import Evaluator
+from advrl.agents.fit import Every
+from advrl.data import ImageData
+from advrl.nn import Policy
+from advrl.plots import sample_sheet, save_png
+from advrl.recipes.config import AdversarialConfig
+from advrl.recipes.parts import make_policy, make_trainer
+from advrl.seeding import isolated
+
+MONITOR = "frechet"
+PICTURED = 64
+PICTURE_SEED = 1
+
+
+@dataclass(frozen=True)
+class ImageParts:
+    """A run's parts: ``real`` (N, C, H, W) in [-1, 1] on the device, the trainer, and the judge."""
+
+    data: ImageData
+    real: Tensor
+    trainer: AdversarialTrainer
+    evaluator: Evaluator
+
+    def callbacks(self, folder: Path, every: int) -> list[Every]:
+        """Pictures of fixed noise and the quick evaluation, every so many steps."""
+        policy: Any = self.trainer.average
+
+        def judge(step: int) -> Mapping[str, float]:
+            with evaluating(policy):
+                return self.evaluator.fast(policy.sample)
+
+        def draw(step: int) -> None:
+            save_png(picture(policy, self.real, f"step {step:,}"), folder / "samples" / f"step-{step:06d}.png")
+
+        return [Every(every, judge), Every(every, draw)]
+
+
+def picture(policy: Policy, real: Tensor, title: str) -> Any:
+    """Real images, samples of the policy at a fixed z, and the policy's mean images there."""
+    with isolated(PICTURE_SEED), evaluating(policy):
+        rows = torch.randperm(len(real), device="cpu")[:PICTURED].to(real.device)
+        z = policy.noise(PICTURED)
+        panels = {"real": real[rows], "samples": policy.sample(PICTURED, z), "the policy's mean at the same z": policy.mean(z)}
+    return sample_sheet({name: images.clamp(-1, 1) for name, images in panels.items()}, title=title)
+
+
+class evaluating:
+    """Inside, a module is in evaluation mode (batch norm uses its running statistics)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.training = self.module.training
+        self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.module.train(self.training)
+
+
+def image_parts(
+    config: AdversarialConfig,
+    data: ImageData,
+    generator: Callable[[int], nn.Module],
+    discriminator: nn.Module,
+    device: torch.device,
+) -> ImageParts:
+    """Put networks, data and judge on the device."""
+    policy = make_policy(config, generator).to(device)
+    prepare = policy.family.prepare
+    trainer = make_trainer(config, policy, discriminator.to(device))
+    return ImageParts(data, prepare(data.train).to(device), trainer, Evaluator(data, prepare, device))

@@ -1,0 +1,298 @@
+"""A run and its folder: train it, resume it, load it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import advrl
+from advrl.agents.checkpoint import CheckpointError, load_checkpoint
+from advrl.agents.evaluation import Report
+from advrl.agents.fit import fit
+from advrl.device import be_deterministic, resolve_device
+from advrl.files import write_atomically
+from advrl.nn import Policy
+from advrl.plots import class_share_plot, progress_plot, save_figure
+from advrl.recipes.config import differences, from_dict, to_dict
+from advrl.recipes.images import MONITOR
+from advrl.recipes.userfile import load_object
+from advrl.seeding import isolated, seed_everything
+
+
+class RunError(ValueError):
+    """A folder that is no run, or that already holds one."""
+
+
+def recipe(name: str) -> type[Any]:
+    """The configuration class of a recipe: a built-in name, or ``FILE.py:NAME``."""
+    from advrl.recipes import RECIPES
+
+    return load_object(name) if ":" in name else RECIPES[name]
+
+
+def next_folder(name: str) -> Path:
+    """The first ``runs/NAME-N`` that does not exist yet."""
+    n = 1
+    while Path("runs", f"{name}-{n}").exists():
+        n += 1
+    return Path("runs", f"{name}-{n}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of a run folder says.
+
+    Raises:
+        RunError: if the folder is no run folder.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/config.json")) if folder.is_dir() else []
+        hint = f"; it holds the runs {', '.join(inside)}" if inside else ""
+        raise RunError(f"{folder} is no run folder: it has no config.json{hint}")
+    try:
+        config = json.loads(path.read_text())
+        return {**config, "config": dict(config["config"]), "recipe": str(config["recipe"])}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is not a run's configuration: {error}") from error
+
+
+def saved_config(folder: Path) -> Any:
+    """The recipe's configuration that a run was started with."""
+    saved = read_config(folder)
+    return from_dict(recipe(saved["recipe"]), saved["config"])
+
+
+def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None] = print) -> Path:
+    """Train one configuration and leave a run folder.
+
+    Args:
+        config: a recipe's configuration; with ``resume``, the run to go on with.
+        command: the command line, for ``config.json``.
+        say: where the report goes.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError, TypeError: for options that cannot be, before any work is done.
+        DivergedError, WriteError, Interrupted: as :func:`advrl.agents.fit.fit`.
+    """
+    config.validate()
+    device = resolve_device(config.device)
+    folder = _folder(config)
+    if config.deterministic:
+        be_deterministic()
+    seed_everything(config.seed)
+    parts = config.build(device)
+    _begin(folder, config, device, parts.data.shape, command)
+    say(_announcement(config, parts, device, folder))
+
+    try:
+        say(_run(folder, config, parts))
+    except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
+        raise RuntimeError(f"the run in {folder} failed: {error}") from error
+    return folder
+
+
+def _run(folder: Path, config: Any, parts: Any) -> str:
+    """Train, judge, draw; returns the report."""
+    started, cpu = time.perf_counter(), time.process_time()
+    fit(
+        parts.trainer,
+        parts.real,
+        config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        out=folder,
+        resume=config.resume is not None,
+        callbacks=parts.callbacks(folder, config.picture_every),
+        monitor=MONITOR,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        progress=not config.quiet,
+    )
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    run = load(folder, device=str(parts.trainer.device))
+    write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
+    report = parts.evaluator.evaluate(run.policy.sample)
+    measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    write_atomically(folder / "evaluation.json", json.dumps(measured, indent=2).encode())
+    progress_plot(folder)
+    save_report_plot(report, folder)
+    return (
+        f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds); judged are the averaged "
+        f"weights of step {run.step:,}, the best by the quick Fréchet distance to the training half.\n\n{report}\n\n{_written(folder)}"
+    )
+
+
+def save_report_plot(report: Report, folder: Path) -> None:
+    """The bar chart of class shares, for data with classes."""
+    if report.class_shares:
+        figure = class_share_plot(report.class_shares["generated"], report.class_shares["held-out half"])
+        save_figure(figure, folder / "plots" / "class_shares.png")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained policy and where it came from."""
+
+    folder: Path
+    config: Any
+    policy: Policy
+    device: torch.device
+    step: int
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """``n`` samples (n, C, H, W) in [-1, 1]; the same seed gives the same ones, and no generator is disturbed."""
+        with isolated(seed):
+            return self.policy.sample(n)
+
+    def evaluate(self, splits: int = 10) -> Report:
+        """The policy against real images that it never saw."""
+        return self.config.build(self.device).evaluator.evaluate(self.policy.sample, splits=splits)
+
+
+def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:
+    """The averaged policy of a run.
+
+    Args:
+        folder: the run's folder.
+        device: where to put it.
+        checkpoint: ``best`` (by the Fréchet distance to the training half) or ``last``.
+
+    Raises:
+        RunError, CheckpointError, FileNotFoundError: if it is no run folder, or its checkpoint cannot be read.
+        ValueError: for another device or checkpoint.
+    """
+    folder = Path(folder)
+    where = resolve_device(device)
+    if checkpoint not in ("best", "last"):
+        raise ValueError(f"checkpoint must be 'best' or 'last', got {checkpoint!r}")
+    saved = read_config(folder)
+    config = from_dict(recipe(saved["recipe"]), saved["config"])
+    path = folder / ("best.pt" if checkpoint == "best" else "checkpoint.pt")
+    if checkpoint == "best" and not path.exists():
+        path = folder / "checkpoint.pt"  # nothing was judged yet
+    state = load_checkpoint(path, where)
+    policy = config.policy_for(tuple(saved["shape"]))
+    weights = state["trainer"].get("average", state["trainer"]["generator"])
+    try:
+        policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not hold the policy that {folder / 'config.json'} describes") from error
+    return Run(folder, config, policy.to(where).eval(), where, int(state["step"]))
+
+
+def _folder(config: Any) -> Path:
+    """Where the run goes; refuses what is taken or cannot be written."""
+    if config.resume is not None:
+        saved = saved_config(config.resume)
+        different = differences(saved, config)
+        if different:
+            raise RunError(f"cannot resume {config.resume} with another configuration: {'; '.join(different)}")
+        load_checkpoint(config.resume / "checkpoint.pt")
+        if config.out is None or Path(config.out) == config.resume:
+            return Path(config.resume)
+        _copy_run(Path(config.resume), Path(config.out))
+        return Path(config.out)
+    folder = Path(config.out) if config.out is not None else next_folder(config.name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "already holds a run" if (folder / "config.json").exists() else "exists and is not empty"
+        raise RunError(f"--out {folder} {what}: choose another folder, or --resume it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise RunError(f"--out {folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    import shutil
+
+    if target.exists() and any(target.iterdir()):
+        raise RunError(f"--out {target} exists and is not empty: choose another folder")
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int], command: Sequence[str]) -> None:
+    """Write ``config.json``."""
+    about = {
+        "advrl": advrl.__version__,
+        "recipe": getattr(config, "spec", config.name),
+        "command": list(command),
+        "config": {**to_dict(config), "resume": None, "out": str(folder)},
+        "shape": list(shape),
+        "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+        if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "git": _git_hash(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform()},
+    }  # fmt: skip
+    path = folder / "config.json"
+    if config.resume is not None:
+        history = read_config(folder)
+        about["resumed"] = [*history.get("resumed", []), list(command)]
+        about["command"] = history.get("command", [])
+    write_atomically(path, json.dumps(about, indent=2).encode())
+
+
+def _git_hash() -> str | None:
+    """The commit of the checkout that advrl runs from, if it does; with ``+`` where files differ from it."""
+    try:
+        call = ["git", "-C", str(Path(advrl.__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40"]
+        out = subprocess.run(call, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip() or None
+
+
+def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -> str:
+    trainer = parts.trainer
+    return (
+        f"{config.name}: {len(parts.data.train):,} training images of shape {tuple(parts.data.shape)}, "
+        f"{len(parts.data.held_out):,} held out\n"
+        f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
+        f"gradient   {trainer.estimator}\n"
+        f"objective  {config.objective}, {config.discriminator_steps} discriminator and {config.generator_steps} generator "
+        f"updates a step\n"
+        f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
+    )
+
+
+def _written(folder: Path) -> str:
+    pictures = sorted((folder / "samples").glob("*.png"))
+    lines = ["Written:"]
+    if pictures:
+        lines.append(f"  {pictures[-1]}  real images, samples, the policy's mean")
+    lines += [
+        f"  {folder / 'plots'}/  curves.png, class_shares.png",
+        f"  {folder / 'metrics.csv'}, {folder / 'tensorboard'}/, {folder / 'evaluation.json'}",
+        f"  {folder / 'generator.safetensors'}, {folder / 'checkpoint.pt'}",
+        "Next:",
+        f"  advrl sample {folder} -n 64",
+        f"  advrl plot {folder}",
+    ]
+    return "\n".join(lines)
+
+
+def plain_command(argv: Sequence[str]) -> list[str]:
+    """The command line as a user would type it."""
+    return ["advrl", *argv] if argv else [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def with_seed(config: Any, seed: int, out: Path) -> Any:
+    """The configuration of one of several seeds."""
+    return replace(config, seed=seed, seeds=1, out=out)

@@ -1,0 +1,275 @@
+"""The adversarial game with the generator as a policy: one trainer for every estimator and objective.
+
+Each step shows the discriminator real samples and the policy's own, then improves the policy on the cost that the
+updated discriminator gives it. The generator runs once for both players: its graph is taken before the discriminator
+moves and stays valid, since its own weights have not moved yet. Shapes: S samples per z, B batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.optim import Adam, Optimizer
+
+from advrl.checks import integer, number
+from advrl.distributed import all_reduce_gradients
+from advrl.distributions import Implicit
+from advrl.estimators import Draw, Estimator, fitting, make_estimator
+from advrl.objectives import Game, Objective, Penalty, non_saturating
+
+
+class AdversarialTrainer:
+    """Alternates discriminator and generator steps; any estimator, any objective.
+
+    Args:
+        generator: a policy with ``distribution(z)`` (and optionally ``decode(x)``, from its values to what the
+            discriminator sees, and ``noise(n)``), or any module z -> sample, which is taken as implicit.
+        discriminator: maps samples (B, *event) to logits (B,) or (B, 1); high means real.
+        estimator: of the policy's gradient; what fits the policy (``path`` or ``loo``) if ``None``.
+        objective: the game's losses, as an ``Objective`` or a ``Game`` with its penalties.
+        penalties: (weight, penalty) pairs added to the discriminator's loss.
+        penalty_every: penalties are added every so many steps, with their weight times as much (lazy regularisation,
+            Karras et al., 2020).
+        latent: dimension of z ~ N(0, 1), for a generator without ``noise``.
+        lr_generator, lr_discriminator, betas: of Adam (fused where the device has it).
+        schedule: factor of both learning rates as a function of the step count.
+        discriminator_steps, generator_steps: updates of each player per step; each discriminator update takes a
+            batch of its own.
+        ema: decay of the exponential moving average of the generator (``trainer.average``); 0 turns it off.
+
+    Raises:
+        TypeError, ValueError: for numbers out of range, or a generator without a source of noise.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        *,
+        estimator: Estimator | None = None,
+        objective: Objective | Game = non_saturating,
+        penalties: Sequence[tuple[float, Penalty]] = (),
+        penalty_every: int = 1,
+        latent: int | None = None,
+        lr_generator: float = 1e-3,
+        lr_discriminator: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.99),
+        schedule: Callable[[int], float] | None = None,
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+        ema: float = 0.999,
+    ) -> None:
+        game = objective if isinstance(objective, Game) else Game(objective)
+        self.generator, self.discriminator = generator, discriminator
+        self.objective = game.objective
+        self.penalties = (*game.penalties, *((number("penalty weight", w, 0.0), p) for w, p in penalties))
+        self.penalty_every = integer("penalty_every", penalty_every)
+        self.discriminator_steps = integer("discriminator_steps", discriminator_steps)
+        self.generator_steps = integer("generator_steps", generator_steps)
+        self.ema = number("ema", ema, 0.0, 1.0)
+        if latent is not None:
+            integer("latent", latent)
+        elif not hasattr(generator, "noise"):
+            raise ValueError("give latent=, the dimension of z, or a generator with a method noise(n)")
+        self.latent = latent
+        self.average = copy.deepcopy(generator).requires_grad_(False) if ema else generator
+        self.rates = (number("lr_generator", lr_generator, 0.0), number("lr_discriminator", lr_discriminator, 0.0))
+        self.g_opt, self.d_opt = (
+            Adam(net.parameters(), lr=rate, betas=betas, fused=self.device.type in ("cpu", "cuda"))
+            for net, rate in zip((generator, discriminator), self.rates, strict=True)
+        )
+        self.schedule = schedule
+        self.steps = 0
+        with torch.no_grad():
+            probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
+        if estimator is None:
+            estimator = make_estimator(fitting(probe))
+        estimator.check(probe)
+        self.estimator = estimator
+        like = next(generator.parameters())
+        for part in _modules(estimator).values():
+            part.to(device=like.device, dtype=like.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator's parameters live."""
+        return next(self.generator.parameters()).device
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches of real samples a step takes."""
+        return self.discriminator_steps
+
+    def noise(self, n: int) -> Tensor:
+        """(n, latent) noise for the generator."""
+        if self.latent is None:
+            noise: Tensor = self.generator.noise(n)  # type: ignore[operator]
+            return noise
+        like = next(self.generator.parameters())
+        return torch.randn(n, self.latent, dtype=like.dtype, device=like.device)
+
+    def distribution(self, z: Tensor) -> Distribution:
+        """The policy's distribution given z (B, latent)."""
+        if hasattr(self.generator, "distribution"):
+            distribution: Distribution = self.generator.distribution(z)  # type: ignore[operator]
+            return distribution
+        sample = self.generator(z)
+        return Implicit(sample, sample.dim() - 1)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What the discriminator sees of values x (*, *event) of the distribution."""
+        decoded: Tensor = self.generator.decode(x) if hasattr(self.generator, "decode") else x  # type: ignore[operator]
+        return decoded
+
+    def step(self, batch: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
+        """One step of the game.
+
+        Args:
+            batch: (discriminator_steps * B, *event) real samples.
+            z: noise to use instead of fresh noise, (k * B, latent) with k = discriminator_steps + generator_steps - 1
+                (the last discriminator update and the first generator update share theirs).
+
+        Returns:
+            Detached scalars on the device, so that nothing waits for it.
+        """
+        self._set_rates()
+        reals = batch.chunk(self.discriminator_steps)
+        passes = self.discriminator_steps + self.generator_steps - 1
+        noise = iter((self.noise(passes * len(reals[0])) if z is None else z).chunk(passes))
+        metrics: dict[str, Tensor] = {}
+
+        for i, real in enumerate(reals):
+            with torch.set_grad_enabled(i == self.discriminator_steps - 1):
+                draw = self.estimator.draw(self.distribution(next(noise)))
+            metrics |= self._discriminator_step(real, draw)
+
+        with _frozen(self.discriminator):  # its weight gradients are not needed in the generator's step
+            metrics |= self._generator_step(real, draw)
+            for _ in range(self.generator_steps - 1):
+                metrics |= self._generator_step(real, self.estimator.draw(self.distribution(next(noise))))
+
+        self.steps += 1
+        self._update_average()
+        return metrics
+
+    def _discriminator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+        fake = self.decode(draw.x.detach()[0])  # one sample per z: as many fakes as reals
+        real_logits, fake_logits = self.logits(real), self.logits(fake)
+        loss = game_loss = self.objective.d_loss(real_logits, fake_logits).mean()
+        metrics = {
+            "d_loss": game_loss.detach(),
+            "logit_real": real_logits.detach().mean(),
+            "logit_fake": fake_logits.detach().mean(),
+        }
+        if self.steps % self.penalty_every == 0:
+            for weight, penalty in self.penalties:
+                value = penalty(self.logits, real, fake).mean()
+                loss = loss + weight * self.penalty_every * value
+                metrics[penalty.__name__] = value.detach()
+        update(self.d_opt, loss)
+        return metrics
+
+    def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+        real_logits = self.logits(real) if self.objective.needs_real else None
+
+        def cost(x: Tensor) -> Tensor:
+            logits = self.logits(self.decode(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+            return self.objective.cost(logits, real_logits)
+
+        loss = self.estimator.surrogate(draw, cost).mean()
+        update(self.g_opt, loss)
+        return {"g_cost": loss.detach()}
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The discriminator's logits (B,) for samples (B, *event)."""
+        logits: Tensor = self.discriminator(x)
+        if logits.shape == (len(x), 1):
+            logits = logits.squeeze(1)
+        if logits.shape != (len(x),):
+            raise ValueError(
+                f"the discriminator must give one logit per sample, shape ({len(x)},) or ({len(x)}, 1), "
+                f"got {tuple(logits.shape)}"
+            )
+        return logits
+
+    def _set_rates(self) -> None:
+        if self.schedule is None:
+            return
+        factor = self.schedule(self.steps)
+        for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if not self.ema:
+            return
+        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
+        parameters = [p.detach() for p in self.generator.parameters()]
+        torch._foreach_lerp_([p.detach() for p in self.average.parameters()], parameters, 1 - decay)
+        for mine, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            mine.copy_(live)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "g_opt": self.g_opt,
+            "d_opt": self.d_opt,
+        }
+        if self.ema:
+            parts["average"] = self.average
+        return parts | {f"estimator.{name}": part for name, part in _modules(self.estimator).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, average, the estimator's state and the step count."""
+        return {"steps": self.steps} | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it has other parts than this trainer.
+        """
+        parts = self._parts()
+        if state.keys() - {"steps"} != parts.keys():
+            raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        self.steps = int(state["steps"])
+
+
+def update(optimiser: Optimizer, loss: Tensor) -> None:
+    """One optimiser step on a scalar loss, with gradients averaged over the ranks."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    all_reduce_gradients(p for group in optimiser.param_groups for p in group["params"])
+    optimiser.step()
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+
+
+def _modules(estimator: object) -> dict[str, nn.Module]:
+    """The stateful parts of an estimator: itself if it is a module, and the modules among its fields."""
+    found: dict[str, nn.Module] = {"self": estimator} if isinstance(estimator, nn.Module) else {}
+    named: Iterable[tuple[str, object]] = (
+        ((field.name, getattr(estimator, field.name)) for field in fields(estimator)) if is_dataclass(estimator) else ()
+    )
+    return found | {name: value for name, value in named if isinstance(value, nn.Module)}

@@ -1,0 +1,53 @@
+"""Checkpoints: one file, written atomically, read without executing anything in it.
+
+A file is written beside its final name, forced to disk and renamed over it, so that a run killed at any moment leaves
+either the old checkpoint or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advrl.files import write_atomically
+
+FORMAT = "advrl-checkpoint-1"
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or a truncated one."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``, atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote, with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it is truncated, or was not written by advrl.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is no checkpoint, or a truncated one")
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
+        if archive.testzip() is not None:
+            raise CheckpointError(f"{path} is damaged: a checksum in it is wrong")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by this version of advrl (expected format {FORMAT!r})")
+    return state
