@@ -43,7 +43,7 @@ class AdversarialConfig:
     """Units of each of the two hidden layers, in both networks."""
     batch_size: int = 128
     """Noise vectors, and real samples, per update."""
-    steps: int = 5000
+    steps: int = 12000
     """Steps to train for."""
     discriminator_steps: int = 1
     """Discriminator updates per step, each on a batch of its own."""
@@ -53,7 +53,7 @@ class AdversarialConfig:
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 2e-3
     """The same for the discriminator."""
-    r1: float = 0.2
+    r1: float = 1.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
     ema: float = 0.999
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
@@ -73,9 +73,9 @@ class AdversarialConfig:
     """Folder of a run to go on with; only --steps, --out, --device and the logging options may change."""
     log_every: int = 100
     """Steps between two rows of metrics.csv."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 1000
     """Steps between two checkpoints."""
-    picture_every: int = 500
+    picture_every: int = 1000
     """Steps between two pictures and quick evaluations."""
     quiet: bool = False
     """No progress bar, no report."""

@@ -33,7 +33,7 @@ class Digits(AdversarialConfig):
     def generator(self, shape: tuple[int, int, int], numbers: int) -> nn.Module:
         """z (B, latent) to (B, numbers * C, H, W)."""
         channels, height, width = shape
-        return MLP(self.latent, (numbers * channels, height, width), hidden=(self.width, self.width))
+        return MLP(self.latent, (numbers * channels, height, width), (self.width, self.width), "silu", layer_norm=True)
 
     def policy_for(self, shape: tuple[int, int, int]) -> Policy:
         """The untrained policy for images of ``shape`` (C, H, W): what :func:`advrl.load` fills with weights."""
@@ -42,5 +42,5 @@ class Digits(AdversarialConfig):
     def build(self, device: torch.device) -> ImageParts:
         """All parts of the run."""
         data = self.load_data()
-        discriminator = MLP(data.shape, (), hidden=(self.width, self.width))
+        discriminator = MLP(data.shape, (), (self.width, self.width))
         return image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)
