@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import platform
 import subprocess
@@ -39,6 +40,15 @@ def recipe(name: str) -> type[Any]:
     from advrl.recipes import RECIPES
 
     return load_object(name) if ":" in name else RECIPES[name]
+
+
+def recipe_name(cls: type[Any]) -> str:
+    """What :func:`recipe` finds a class by."""
+    from advrl.recipes import RECIPES
+
+    if cls in RECIPES.values():
+        return str(cls.name)
+    return f"{Path(inspect.getfile(cls)).resolve()}:{cls.__name__}"
 
 
 def next_folder(name: str) -> Path:
@@ -185,7 +195,8 @@ def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") 
     if checkpoint == "best" and not path.exists():
         path = folder / "checkpoint.pt"  # nothing was judged yet
     state = load_checkpoint(path, where)
-    policy = config.policy_for(tuple(saved["shape"]))
+    with isolated(0):  # the initial weights, which are replaced, are drawn
+        policy = config.policy_for(tuple(saved["shape"]))
     weights = state["trainer"].get("average", state["trainer"]["generator"])
     try:
         policy.load_state_dict(weights)
@@ -231,7 +242,7 @@ def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int]
     """Write ``config.json``."""
     about = {
         "advrl": advrl.__version__,
-        "recipe": getattr(config, "spec", config.name),
+        "recipe": recipe_name(type(config)),
         "command": list(command),
         "config": {**to_dict(config), "resume": None, "out": str(folder)},
         "shape": list(shape),
