@@ -34,8 +34,17 @@ class _Finder(MetaPathFinder, Loader):
         module.__spec__ = self.specs.pop(alias)
 
 
+class _Package(ModuleType):
+    """A package that keeps ``fit`` the function when ``fit`` the submodule arrives under its other name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not isinstance(value, ModuleType) or isinstance(self.__dict__.get(name, value), ModuleType):
+            super().__setattr__(name, value)
+
+
 def alias(name: str) -> None:
     """Make the top-level module ``name``, which is being imported, ``advrl.name`` with all its submodules."""
     real = f"advrl.{name}"
     sys.meta_path.insert(0, _Finder(name, real))
-    sys.modules[name] = importlib.import_module(real)
+    sys.modules[name] = package = importlib.import_module(real)
+    package.__class__ = _Package  # the import system binds every submodule that it loads, whatever the name was before

@@ -1,4 +1,4 @@
-"""Checks at the boundary: each raises a ``ValueError`` or ``TypeError`` that names the argument, the value and the way out."""
+"""Checks at the boundary: each raises an error that names the argument, its value and the way out."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def finite(name: str, value: Tensor) -> Tensor:
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
-            f"{name} must be finite, but entry {where} is {value[where].item()} ({int(bad.sum())} entries are not finite)"
+            f"{name} must be finite, but entry {where} is {value[where].item()} ({int(bad.sum())} entries are not)"
         )
     return value
 
 
 def same_shape(**tensors: Tensor) -> None:
-    """The named tensors have one shape, else a ``ValueError`` with all the shapes: broadcasting would pair wrong entries."""
+    """Raise a ``ValueError`` with all the shapes unless they agree: broadcasting would pair the wrong entries."""
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     if len(set(shapes.values())) > 1:
         listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

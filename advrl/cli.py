@@ -169,17 +169,20 @@ def _sample(options: Sample) -> int:
     integer("-n", options.n)
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
     images = run.sample(options.n, seed=options.seed).cpu()
-    path = options.out
-    if path is None:
-        number = 1
-        while (path := options.run / "samples" / f"sample-{number}.png").exists():
-            number += 1
+    path = options.out or _free_name(options.run / "samples")
     save_png(image_grid(images.clamp(-1, 1)), path)
     np.save(path.with_suffix(".npy"), images.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
     print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  float32 {tuple(images.shape)} in [-1, 1]")
     print(f"Next:\n  advrl evaluate {options.run}")
     return 0
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (folder / f"sample-{number}.png").exists():
+        number += 1
+    return folder / f"sample-{number}.png"
 
 
 def _evaluate(options: Evaluate) -> int:

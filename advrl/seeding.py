@@ -26,7 +26,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of all global generators, made of tensors and plain values (``torch.load(weights_only=True)`` reads it)."""
+    """The states of all global generators, as tensors and plain values (``torch.load(weights_only=True)``)."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
@@ -53,9 +53,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     py, np_state = state["python"], state["numpy"]
     random.setstate((py["version"], tuple(py["internal"]), py["gauss"]))
     keys = np_state["keys"].cpu().numpy().astype(np.uint32)
-    np.random.set_state(
-        (np_state["name"], keys, np_state["position"], np_state["has_gauss"], np_state["cached"])  # type: ignore[arg-type]
-    )
+    np.random.set_state((np_state["name"], keys, np_state["position"], np_state["has_gauss"], np_state["cached"]))
     if "cuda" in state and torch.cuda.is_available():
         for device, value in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(value.cpu(), device)

@@ -94,7 +94,7 @@ def fit(
         steps: the step count to reach.
         batch_size: rows of a batch, for a tensor.
         seed: of the data order, for a tensor.
-        out: the run's folder: ``metrics.csv``, TensorBoard events, ``checkpoint.pt`` and, with ``monitor``, ``best.pt``.
+        out: the run's folder: ``metrics.csv``, TensorBoard events, ``checkpoint.pt``; with ``monitor``, ``best.pt``.
         resume: go on from ``out``'s checkpoint. With a tensor the continuation is the run that was never interrupted,
             bit for bit on one machine; a loader starts its round anew.
         callbacks: run after the log, before the checkpoint.
@@ -263,7 +263,7 @@ def _to(value: Any, device: torch.device) -> Any:
 
 
 class _StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request that is honoured between two steps; the second one is immediate."""
+    """Turns the first Ctrl-C or SIGTERM into a request, honoured between two steps; the second one is immediate."""
 
     requested = False
 

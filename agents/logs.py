@@ -114,7 +114,7 @@ class _AllOrNothing:
     """A file that is only appended to; each write is there whole once it returns, or raises and leaves no trace."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "ab", buffering=0)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
         self.size = self._file.tell()
 
     def write(self, data: bytes) -> None:

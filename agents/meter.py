@@ -58,7 +58,9 @@ class Meter:
         ]
         self._first_bad.clear()
         if firsts:
-            step, name = min(firsts, key=lambda first: first[0])  # the terms of one step in the order they were computed
+            step, name = min(
+                firsts, key=lambda first: first[0]
+            )  # the terms of one step in the order they were computed
             raise DivergedError(f"{name} was not finite at step {int(step)}")
 
     def state_dict(self) -> dict[str, Any]:

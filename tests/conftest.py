@@ -1,4 +1,4 @@
-"""What the tests share: one thread, every device there is, real data where it is at hand, no cache in the user's home."""
+"""What the tests share: one thread, every device there is, real data where it is at hand, a cache of their own."""
 
 import os
 from pathlib import Path

@@ -52,8 +52,8 @@ def test_help_teaches(capsys):
 def test_every_option_is_explained(capsys):
     run("train", "digits", "--help")
     out = capsys.readouterr().out
-    for flag in ("policy", "estimator", "objective", "samples", "baseline", "temperature", "latent", "discriminator-steps",
-                 "generator-steps", "r1", "ema", "lr-generator", "lr-discriminator", "batch-size", "steps", "seed",
+    for flag in ("policy", "estimator", "objective", "samples", "baseline", "temperature", "latent",
+                 "discriminator-steps", "generator-steps", "r1", "ema", "lr-generator", "lr-discriminator", "batch-size", "steps", "seed",
                  "seeds", "deterministic", "device", "out", "resume", "data"):  # fmt: skip
         assert re.search(rf"--{flag}\b", out), flag
 
@@ -61,7 +61,8 @@ def test_every_option_is_explained(capsys):
 def test_a_run_s_folder(trained):
     names = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
     assert {"config.json", "metrics.csv", "checkpoint.pt", "best.pt", "generator.safetensors", "evaluation.json",
-            "plots/curves.png", "plots/class_shares.png", "samples/step-000006.png", "samples/step-000012.png"} <= names  # fmt: skip
+            "plots/curves.png", "plots/class_shares.png", "samples/step-000006.png",
+            "samples/step-000012.png"} <= names  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in names)
     config = json.loads((trained / "config.json").read_text())
     assert config["recipe"] == "digits" and config["config"]["width"] == 16 and config["device"] == "cpu"
@@ -133,7 +134,7 @@ def test_resume_is_the_run_that_was_never_interrupted(tmp_path, capsys):
     assert "--policy is binomial in the run, gaussian was given" in err and "--latent is 4 in the run, 9" in err
 
 
-def assert_equal(a: object, b: object) -> None:
+def assert_equal(a, b):
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b)
     elif isinstance(a, dict):
@@ -281,7 +282,9 @@ def test_a_damaged_checkpoint_is_one_sentence(trained, tmp_path, capsys):
 
 
 def test_divergence_ends_the_run_with_one_sentence(tmp_path, capsys):
-    code = run("train", "digits", *SMALL, "--policy", "gaussian", "--lr-generator", "1e30", "--out", tmp_path / "x", "--quiet")
+    code = run(
+        "train", "digits", *SMALL, "--policy", "gaussian", "--lr-generator", "1e30", "--out", tmp_path / "x", "--quiet"
+    )
     err = capsys.readouterr().err
     assert code == 1 and "not finite" in err and "checkpoint.pt of step" in err and "Traceback" not in err
     state = load_checkpoint(tmp_path / "x" / "checkpoint.pt")
@@ -289,7 +292,9 @@ def test_divergence_ends_the_run_with_one_sentence(tmp_path, capsys):
 
 
 def child(argv: list[str], before: str = "") -> subprocess.Popen:
-    code = f"import sys, torch\ntorch.set_num_threads(1)\n{before}\nfrom advrl.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = (
+        f"import sys, torch\ntorch.set_num_threads(1)\n{before}\nimport advrl.cli as c; sys.exit(c.main(sys.argv[1:]))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *argv], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
     )

@@ -120,7 +120,7 @@ def test_channels_last_is_read_as_it_looks(tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", ["labels", "y"])
-def test_labels_are_renumbered_and_stay_with_their_images(tmp_path: Path, key):
+def test_labels_are_renumbered_and_stay_with_their_images(tmp_path, key):
     labels = np.array([3, 7, 40] * 8)
     np.savez(tmp_path / "a.npz", images=np.broadcast_to((labels / 40)[:, None, None], (24, 4, 4)), **{key: labels})
     data = load_images(tmp_path / "a.npz")
@@ -206,7 +206,7 @@ def test_a_damaged_archive_is_refused_wherever_the_damage_is(tmp_path: Path):
         assert len(data.train) + len(data.held_out) == 40  # damage to what is not read, a date for one
 
 
-def test_mnist(data_dir: Path):
+def test_mnist(data_dir):
     data = load_images(data_dir / "mnist_5k.npz")
     assert data.shape == (1, 28, 28) and data.classes == 10
     assert torch.bincount(data.train_labels).tolist() == [250] * 10 == torch.bincount(data.held_out_labels).tolist()

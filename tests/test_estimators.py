@@ -110,7 +110,7 @@ def test_leave_one_out_is_the_mean_of_the_others():
 
 
 def test_score_function_variance_matches_the_closed_form():
-    """z ~ N(theta, 1), cost z^2, theta = 2: variances 87 bare, 42 with b = 5, 38 with b = 7, path 4 (Mohamed et al., 2020)."""
+    """z ~ N(theta, 1), cost z^2, theta = 2: variance 87 bare, 42 with b = 5, 38 with b = 7, path 4."""
     torch.manual_seed(0)
     n = 200_000
     cases = {
@@ -181,7 +181,7 @@ def test_gumbel_approaches_the_truth_for_a_categorical():
 
 @pytest.mark.parametrize("estimator", [Score(64), Score(64, leave_one_out), Score(64, 2.0)], ids=repr)
 def test_gradients_of_both_players_are_right_to_second_order(estimator):
-    """The box's mixed derivative between policy and cost parameters, against the exact one; a detached reward gives 0."""
+    """The mixed derivative between policy and cost parameters is exact, where a detached reward gives 0."""
     torch.manual_seed(0)
     logit = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     weight = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)

@@ -44,6 +44,7 @@ def independent(n: int) -> Tensor:
 
 def dropping(n: int) -> Tensor:
     """Real held-out images, blurred into new ones, of four classes only."""
+    assert DATA.held_out_labels is not None
     some = HELD_OUT[DATA.held_out_labels < 4]
     return some[torch.randint(len(some), (n,))] * 0.99
 

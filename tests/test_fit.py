@@ -110,7 +110,15 @@ def test_looking_at_a_run_does_not_change_it():
 
 def test_the_lowest_monitored_value_is_kept(tmp_path):
     values = iter([3.0, 1.0, 2.0])
-    fit(make_trainer(), data(), 30, out=tmp_path, callbacks=[Every(10, lambda s: {"v": next(values)})], monitor="v", **QUIET)
+    fit(
+        make_trainer(),
+        data(),
+        30,
+        out=tmp_path,
+        callbacks=[Every(10, lambda s: {"v": next(values)})],
+        monitor="v",
+        **QUIET,
+    )
     assert load_checkpoint(tmp_path / "best.pt")["step"] == 20
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert (state["step"], state["best"]) == (30, 1.0)
@@ -214,7 +222,7 @@ def test_checkpoints_survive_a_real_kill_and_refuse_damage(tmp_path):
     content = path.read_bytes()
     for damaged in (content[:-1], content[: len(content) // 2], b"", b"hello", flipped(content)):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="no checkpoint|damaged|cannot be read"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint|damaged|cannot be read"):
             load_checkpoint(path)
     torch.save({"foreign": 1}, path)
     with pytest.raises(CheckpointError, match="not written by this version"):

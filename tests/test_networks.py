@@ -17,10 +17,12 @@ def test_dcgan_shapes_and_guidelines(size, channels, device):
     assert d(x).shape == (3,)
     for net in (g, d):
         kinds = {type(m) for m in net.modules()}
+        assert nn.BatchNorm2d in kinds
         assert not kinds & {nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in list(d)[:3])
-    assert not isinstance(g[-1], (nn.BatchNorm2d, nn.Tanh))
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in DCGANDiscriminator(channels, size, 4, batch_norm=False))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in list(d.net)[:3])
+    assert not isinstance(g.net[-1], (nn.BatchNorm2d, nn.Tanh))
+    plain = DCGANDiscriminator(channels, size, 4, batch_norm=False)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
 
 
 def test_dcgan_initial_weights_are_n_0_002():
@@ -59,8 +61,31 @@ def test_networks_refuse_what_cannot_be():
         MLP(2, 2, activation="rellu")
     with pytest.raises(ValueError, match="hidden"):
         MLP(2, 2, (-1,))
+    with pytest.raises(TypeError, match="in_shape must be an integer"):
+        MLP(2.5, 1)
+    with pytest.raises(TypeError, match="size must be an integer"):
+        DCGANGenerator(10, 1, [8])
     with pytest.raises(ValueError, match=r"shape \(3,\), got a batch of shape \(2, 4\)"):
         MLP(3, 1)(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"shape \(3,\), got a batch of shape \(2, 4\)"):
+        DCGANGenerator(3, 1, 8, 2)(torch.zeros(2, 4))
+    for wrong in ((2, 1, 16, 16), (2, 3, 8, 8), (1, 8, 8)):  # 16 x 16 would give nine logits each
+        with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), got a batch of shape"):
+            DCGANDiscriminator(1, 8, 2)(torch.zeros(wrong))
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 64])
+def test_networks_can_be_built_and_run_on_meta(size):
+    with torch.device("meta"):
+        players = [
+            (DCGANGenerator(5, 3, size, 2), DCGANDiscriminator(3, size, 2)),
+            (MLP(5, (3, size, size), layer_norm=True, dropout=0.1), MLP((3, size, size), ())),
+        ]
+    for g, d in players:
+        assert {p.device.type for net in (g, d) for p in net.parameters()} == {"meta"}
+        x = g(torch.zeros(2, 5, device="meta"))
+        assert x.shape == (2, 3, size, size)
+        assert d(x).shape == (2,)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -73,7 +98,8 @@ def test_policies_draw_images_that_their_family_prepares(name, device):
     assert images.shape == (64, 1, 5, 3)
     assert policy.mean(policy.noise(2)).shape == (2, 1, 5, 3)
     real = family.prepare(torch.rand(64, 1, 5, 3, device=device))
-    assert real.min() >= -1 and real.max() <= 1
+    assert real.min() >= -1
+    assert real.max() <= 1
     possible = {"binomial": 17, "categorical": 17, "bernoulli": 2}.get(name)
     if possible:
         levels = torch.linspace(-1, 1, possible, device=device)

@@ -1,13 +1,14 @@
 """Costs of the logit against closed forms, and against the divergences whose gradient they claim."""
 
 import math
+import re
 
 import pytest
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from advrl.objectives import GAMES, Objective, from_cost, safe_exp
+from advrl.objectives import GAMES, Game, Objective, from_cost, gradient_penalty, r1, safe_exp
 
 LOGITS = [-100.0, -20.0, -1.0, 0.0, 1.0, 20.0, 100.0]
 
@@ -27,9 +28,29 @@ TRUTH = {
     "wasserstein-gp": (lambda a: -1.0, 0.0, 0.0, True),
 }
 
+# name: derivative of the discriminator's loss in a real logit, and in a fake one; cross-entropy where there is no row
+D_SLOPES = {
+    "least-squares": (lambda a: a - 1, lambda a: a),
+    "hinge": (lambda a: -float(a < 1), lambda a: float(a > -1)),
+    "wasserstein-gp": (lambda a: -1.0, lambda a: 1.0),
+}
+CROSS_ENTROPY = (lambda a: -sigmoid(-a), sigmoid)
+
 
 def test_every_named_game_has_its_truth_here():
     assert set(TRUTH) == set(GAMES), "a new objective needs a row in TRUTH"
+    penalties = {name: game.penalties for name, game in GAMES.items() if game.penalties}
+    assert penalties == {"wasserstein-gp": ((10.0, gradient_penalty),)}
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_the_discriminator_s_slopes_are_right_from_minus_to_plus_100(name, dtype, rtol):
+    real, fake = (torch.tensor(LOGITS, dtype=dtype, requires_grad=True) for _ in range(2))
+    slopes = torch.autograd.grad(GAMES[name].objective.d_loss(real, fake).sum(), (real, fake))
+    for got, truth in zip(slopes, D_SLOPES.get(name, CROSS_ENTROPY), strict=True):
+        exact = torch.tensor([truth(x) for x in LOGITS], dtype=dtype)
+        torch.testing.assert_close(got, exact, rtol=rtol, atol=1e-37)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -42,14 +63,16 @@ def test_cost_and_derivative_are_right_from_minus_to_plus_100(name, device):
         torch.testing.assert_close(vmap(grad(objective.cost))(a), exact, rtol=1e-12, atol=1e-300)
     a = torch.tensor(LOGITS, dtype=torch.float32, device=device)
     got = vmap(grad(objective.cost))(a)
-    assert bool(torch.isfinite(got).all()) and bool(torch.isfinite(objective.cost(a)).all())
+    assert bool(torch.isfinite(got).all())
+    assert bool(torch.isfinite(objective.cost(a)).all())
     for x, g in zip(LOGITS, got.tolist(), strict=True):
         if x < 80 or name != "maximum-likelihood":
             assert g == pytest.approx(slope(x), rel=1e-5, abs=1e-37)
     zero = torch.zeros(1, device=device)
     assert objective.cost(zero).item() == pytest.approx(at_zero)
     assert objective.d_loss(zero, zero).item() == pytest.approx(loss_at_zero)
-    assert bool((got <= 0).all()) == decreasing
+    dense = torch.linspace(-100, 100, 2001, device=device)
+    assert bool((vmap(grad(objective.cost))(dense) <= 0).all()) == decreasing
     assert torch.equal(objective.reward(a), -objective.cost(a))
 
 
@@ -62,14 +85,18 @@ def test_the_discriminator_s_loss_is_finite_and_its_parts_are_means(name):
     assert together.shape == (3, 5)
     # d_loss(r, f) = g(r) + h(f): the mean over pairs is the mean over reals plus the mean over fakes
     zero = torch.zeros(5, dtype=torch.float64)
-    parts = objective.d_loss(real, zero).mean() + objective.d_loss(zero, fake).mean() - objective.d_loss(zero, zero).mean()
-    torch.testing.assert_close(together.mean(), parts)
+    parts = objective.d_loss(real, zero).mean() + objective.d_loss(zero, fake).mean()
+    torch.testing.assert_close(together.mean() + objective.d_loss(zero, zero).mean(), parts)
     for dtype in (torch.float32, torch.float64):
         a = torch.tensor(LOGITS, dtype=dtype)
         assert bool(torch.isfinite(objective.d_loss(a, a)).all())
-    for bad in (torch.zeros(5, 1), torch.zeros(6), torch.zeros(())):
-        with pytest.raises(ValueError, match=r"need real logits \(B,\)"):
-            objective.d_loss(torch.zeros(5), bad)
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize(("real", "fake"), [((5,), (5, 1)), ((5, 1), (5,)), ((4,), (6,)), ((1,), (5,)), ((5,), ())])
+def test_the_discriminator_s_loss_refuses_logits_that_do_not_pair_up(name, real, fake):
+    with pytest.raises(ValueError, match=re.escape(f"fake logits (B,) or (S, B), got {real} and {fake}")):
+        GAMES[name].objective.d_loss(torch.zeros(real), torch.zeros(fake))
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -96,14 +123,16 @@ def test_with_the_optimal_discriminator_a_cost_s_gradient_is_its_divergence_s(na
     p = torch.randn(6, dtype=torch.float64).softmax(0)
     theta = torch.randn(6, dtype=torch.float64)
     q = theta.softmax(0)
-    c = GAMES[name].objective.cost((p.log() - q.log()))
+    c = GAMES[name].objective.cost(p.log() - q.log())
     jacobian = torch.diag(q) - q[:, None] * q  # d q_i / d theta_j
     policy_gradient = c @ jacobian  # sum_i c_i d q_i
     step = 1e-5
-    differences = torch.stack([
-        (DIVERGENCES[name](p, (theta + step * e).softmax(0)) - DIVERGENCES[name](p, (theta - step * e).softmax(0))) / (2 * step)
-        for e in torch.eye(6, dtype=torch.float64)
-    ])  # fmt: skip
+
+    def divergence(logits: Tensor) -> Tensor:
+        return DIVERGENCES[name](p, logits.softmax(0))
+
+    steps = step * torch.eye(6, dtype=torch.float64)
+    differences = torch.stack([(divergence(theta + e) - divergence(theta - e)) / (2 * step) for e in steps])
     torch.testing.assert_close(policy_gradient, differences, rtol=0, atol=1e-8)
 
 
@@ -135,13 +164,29 @@ def test_safe_exp_is_exact_below_and_convex_and_finite_above():
     assert torch.equal(safe_exp(a), a.exp())
     top = torch.tensor([70.0, 79.0, 80.0, 81.0, 90.0, 100.0, 1000.0], dtype=torch.float32)
     value, slope = safe_exp(top), vmap(grad(safe_exp))(top)
-    assert bool(torch.isfinite(value).all()) and bool((value.diff() > 0).all())
-    assert bool((slope.diff() >= 0).all()) and slope[-1] > 0
-    assert torch.isfinite(safe_exp(torch.tensor(100.0, dtype=torch.float64))).item()
+    assert bool(torch.isfinite(value).all())
+    assert bool((value.diff() > 0).all())
+    assert bool((slope.diff() >= 0).all())
+    assert slope[0] > 0
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        ends = safe_exp(torch.tensor([-100.0, 0.0, 100.0], dtype=dtype))
+        assert bool(torch.isfinite(ends).all())
+        assert bool((ends.diff() > 0).all())
 
 
 def test_a_user_s_cost_plays_against_cross_entropy():
     mine = from_cost(lambda a: -a.tanh(), name="mine")
-    assert isinstance(mine, Objective) and mine.name == "mine"
+    assert isinstance(mine, Objective)
+    assert mine.name == "mine"
     assert mine.cost(torch.tensor([0.5])).item() == pytest.approx(-math.tanh(0.5))
     assert mine.d_loss(torch.zeros(1), torch.zeros(1)).item() == pytest.approx(math.log(4))
+    for wrong, got in ((lambda a: a.mean(), r"\(\)"), (lambda a: 1.0, "float")):
+        with pytest.raises(ValueError, match=rf"wrong must map logits .* but \(3,\) gave {got}"):
+            from_cost(wrong, name="wrong").cost(torch.zeros(3))
+
+
+def test_a_game_takes_pairs_of_weight_and_penalty():
+    assert Game(GAMES["hinge"].objective, ((0.5, r1),)).penalties == ((0.5, r1),)
+    for weight in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="penalty weight must be"):
+            Game(GAMES["hinge"].objective, ((weight, r1),))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from advrl.data.images import ImageData
 
+Array = NDArray[Any]
 MINIMUM = 20  # images; ten to a half are too few for anything but finding out that a file is the wrong one
 CHANNELS = (1, 3)
 SHAPES = "(N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels"
@@ -47,7 +49,7 @@ def load_images(path: str | Path) -> ImageData:
     return ImageData.split(images, labels, name=path.stem)
 
 
-def _read(path: Path) -> tuple[NDArray, NDArray | None]:
+def _read(path: Path) -> tuple[Array, Array | None]:
     """The array of images and that of labels, if any, as they are in the file."""
     try:
         with open(path, "rb") as file:
@@ -70,7 +72,7 @@ def _read(path: Path) -> tuple[NDArray, NDArray | None]:
     return images, labels
 
 
-def _channels_first(path: Path, raw: NDArray) -> NDArray:
+def _channels_first(path: Path, raw: Array) -> Array:
     """(N, C, H, W) from any accepted shape."""
     if raw.size == 0:
         raise ValueError(f"{path} is empty: its array has shape {raw.shape}")
@@ -87,7 +89,7 @@ def _channels_first(path: Path, raw: NDArray) -> NDArray:
     return images
 
 
-def _pixels(path: Path, images: NDArray) -> Tensor:
+def _pixels(path: Path, images: Array) -> Tensor:
     """Float32 in [0, 1] from floats, integers or booleans; (N, C, H, W) in and out."""
     what = f"{path}: images of {images.dtype}, shape {images.shape},"
     if images.dtype.kind not in "fiub":
@@ -103,7 +105,7 @@ def _pixels(path: Path, images: NDArray) -> Tensor:
     if images.dtype.kind == "f":
         scale = 1
         if low < 0 or high > 1:
-            hint = "map them by (x + 1) / 2" if -1 <= low and high <= 1 else "scale them"
+            hint = "map them by (x + 1) / 2" if low >= -1 and high <= 1 else "scale them"
             raise ValueError(f"{what} must be in [0, 1], got values from {low:g} to {high:g}; {hint} before saving")
     else:
         if low < 0 or high > 255:
@@ -116,7 +118,7 @@ def _pixels(path: Path, images: NDArray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).div(scale)
 
 
-def _labels(path: Path, labels: NDArray, number: int) -> Tensor:
+def _labels(path: Path, labels: Array, number: int) -> Tensor:
     """(N,) int64 classes from 0."""
     if labels.shape != (number,) or labels.dtype.kind not in "iu":
         raise ValueError(

@@ -32,15 +32,17 @@ class Binomial(torch.distributions.Binomial):
 
     def __init__(self, total_count: int, logits: Tensor, validate_args: bool | None = None) -> None:
         self.trials = integer("total_count", total_count)
-        super().__init__(total_count, logits=logits, validate_args=validate_args)
+        count = torch.full(
+            (), self.trials, dtype=logits.dtype, device=logits.device
+        )  # torch would copy it from the host
+        super().__init__(count, logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Binomial:
         return type(self)(self.trials, self.logits.expand(batch_shape), validate_args=False)
 
     def _log_coefficients(self, like: Tensor) -> Tensor:
-        n = self.trials
-        row = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
-        return torch.tensor(row, dtype=like.dtype, device=like.device)
+        k = torch.arange(self.trials + 1, dtype=like.dtype, device=like.device)
+        return math.lgamma(self.trials + 1) - torch.lgamma(k + 1) - torch.lgamma(self.trials - k + 1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:

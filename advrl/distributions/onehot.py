@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.distributions import Categorical, Distribution
 
 from advrl.distributions.inverse import inverse_transform
 
@@ -18,9 +18,18 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
     Many draws from each of many small rows (pixels, tokens of a small alphabet) is where ``torch.multinomial`` is slow.
     """
 
+    def __init__(
+        self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        # torch's own validates its inner Categorical even when told not to, which waits for the device
+        self._categorical = Categorical(probs, logits, validate_args)
+        inner = self._categorical
+        Distribution.__init__(self, inner.batch_shape, inner.param_shape[-1:], validate_args)
+
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """One-hot rows, (*sample_shape, *batch, K)."""
         shape = torch.Size(sample_shape)
-        index = inverse_transform(self.probs, math.prod(shape))
-        return one_hot(index, self.event_shape[0]).to(self.probs.dtype).reshape(self._extended_shape(shape))
+        index = inverse_transform(self.probs, math.prod(shape)).reshape(shape + self.batch_shape).unsqueeze(-1)
+        zeros = torch.zeros(self._extended_shape(shape), dtype=self.probs.dtype, device=self.probs.device)
+        return zeros.scatter_(-1, index, 1.0)

@@ -11,14 +11,7 @@ from functools import singledispatch
 
 import torch
 from torch import Tensor
-from torch.distributions import (
-    Bernoulli,
-    Binomial,
-    Distribution,
-    Independent,
-    OneHotCategorical,
-    RelaxedOneHotCategorical,
-)
+from torch.distributions import Bernoulli, Binomial, Distribution, Independent, OneHotCategorical
 from torch.distributions.utils import clamp_probs
 
 
@@ -39,13 +32,13 @@ def relaxed_rsample(distribution: Distribution, n: int, temperature: float, hard
         ValueError: if the distribution has no relaxation.
     """
     raise ValueError(
-        f"{type(distribution).__name__} has no relaxation: Gumbel-softmax needs Bernoulli, Binomial or OneHotCategorical "
-        "variables"
+        f"{type(distribution).__name__} has no relaxation: Gumbel-softmax treats Bernoulli, Binomial and "
+        "OneHotCategorical variables"
     )
 
 
-@relaxed_rsample.register
-def _(distribution: Independent, n: int, temperature: float, hard: bool = False) -> Tensor:
+@relaxed_rsample.register(Independent)
+def _(distribution: Independent[Distribution], n: int, temperature: float, hard: bool = False) -> Tensor:
     return relaxed_rsample(distribution.base_dist, n, temperature, hard)
 
 
@@ -57,25 +50,32 @@ def _(distribution: Bernoulli, n: int, temperature: float, hard: bool = False) -
 
 @relaxed_rsample.register
 def _(distribution: Binomial, n: int, temperature: float, hard: bool = False) -> Tensor:
-    trials = getattr(distribution, "trials", None) or int(distribution.total_count.max())
-    if distribution.total_count.min() != trials:
-        raise ValueError("a Binomial is relaxed only if all its entries have one total_count")
+    trials = getattr(distribution, "trials", None)  # ours knows it without waiting for the device
+    if trials is None:
+        trials = int(distribution.total_count.max())
+        if distribution.total_count.min() != trials:
+            raise ValueError("a Binomial is relaxed only if all its entries have one total_count")
     soft = _binary(distribution.logits.unsqueeze(-1).expand(*distribution.logits.shape, trials), n, temperature)
     return _harden(soft, soft.round()).sum(-1) if hard else soft.sum(-1)
 
 
 @relaxed_rsample.register
 def _(distribution: OneHotCategorical, n: int, temperature: float, hard: bool = False) -> Tensor:
-    t = torch.as_tensor(temperature, dtype=distribution.logits.dtype, device=distribution.logits.device)
-    soft = RelaxedOneHotCategorical(t, logits=distribution.logits, validate_args=False).rsample((n,))
+    gumbel = -(-_uniform(distribution.logits, n).log()).log()
+    soft = ((distribution.logits + gumbel) / temperature).softmax(-1)
     if not hard:
         return soft
     return _harden(soft, torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0))
 
 
 def _binary(logits: Tensor, n: int, temperature: float) -> Tensor:
-    u = clamp_probs(torch.rand(n, *logits.shape, dtype=logits.dtype, device=logits.device))
-    return ((logits + u.logit()) / temperature).sigmoid()  # from logits: RelaxedBernoulli goes through clamped probs
+    return ((logits + _uniform(logits, n).logit()) / temperature).sigmoid()
+
+
+def _uniform(like: Tensor, n: int) -> Tensor:
+    """(n, *like.shape) draws from the open interval (0, 1)."""
+    u: Tensor = clamp_probs(torch.rand(n, *like.shape, dtype=like.dtype, device=like.device))
+    return u
 
 
 def _harden(soft: Tensor, hard: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ def leave_one_out(cost: Tensor) -> Tensor:
     """
     samples = cost.shape[0] if cost.dim() else 0
     if samples < 2:
-        raise ValueError(f"leave-one-out needs at least 2 samples along the first dimension, got shape {tuple(cost.shape)}")
+        raise ValueError(
+            f"leave-one-out needs at least 2 samples along the first dimension, got shape {tuple(cost.shape)}"
+        )
     cost = cost.detach()
     return (cost.sum(0) - cost) / (samples - 1)

@@ -24,14 +24,14 @@ def _check_discrete(estimator: str, distribution: Distribution) -> None:
 class GumbelSoftmax(Estimator):
     """The gradient at a relaxed sample: Jang, Gu & Poole (2017); Maddison, Mnih & Teh (2017).
 
-    The cost sees relaxed samples (the binary Concrete for Bernoullis; a binomial is the sum of its N Bernoullis), so the
-    bias vanishes only as the temperature does, while the variance grows like its inverse. Evaluates the cost and its
-    gradient n times.
+    The cost sees relaxed samples (the binary Concrete for Bernoullis; a binomial is the sum of its N Bernoullis), so
+    the bias vanishes only as the temperature does, while the variance grows like its inverse. Evaluates the cost and
+    its gradient n times.
 
     Args:
         n: samples per distribution.
         temperature: t > 0.
-        hard: the cost sees the exact discrete draw, the gradient is the relaxed one's (straight-through Gumbel-softmax).
+        hard: the cost sees the exact discrete draw, the gradient is that of the relaxation (ST Gumbel-softmax).
     """
 
     temperature: float = 1.0

@@ -60,7 +60,8 @@ class MovingAverage(nn.Module):
     """Baseline: the exponential moving average of the costs of *earlier* calls.
 
     The current costs enter the average only after it was used; taking them in before would shrink the gradient by
-    1 - (1 - decay) / n. The first call uses 0, and later averages are corrected for that start (Kingma & Ba, 2015, section 3).
+    1 - (1 - decay) / n. The first call uses 0; later averages are corrected for that start (Kingma & Ba, 2015,
+    section 3).
 
     Args:
         decay: weight of the past, in [0, 1).

@@ -77,7 +77,9 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("binomial", 1, _binomial, lambda x: x / (LEVELS / 2) - 1, _sixteenths, "counts of ink, 0 to 16"),
-        Family("bernoulli", 1, _bernoulli, lambda x: 2 * x - 1, lambda x: 2 * (x >= 0.5).to(x.dtype) - 1, "ink or none"),
+        Family(
+            "bernoulli", 1, _bernoulli, lambda x: 2 * x - 1, lambda x: 2 * (x >= 0.5).to(x.dtype) - 1, "ink or none"
+        ),
         Family("categorical", LEVELS + 1, _categorical, _expected_level, _sixteenths, "17 grey levels as classes"),
         Family("gaussian", 2, _gaussian, lambda x: x, lambda x: 2 * x - 1, "a Gaussian per pixel given z"),
         Family("implicit", 1, _implicit, lambda x: x, lambda x: 2 * x - 1, "the deterministic G(z)"),

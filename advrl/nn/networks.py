@@ -5,6 +5,7 @@ A generator's output is raw: what its numbers mean (logits, means, pixels before
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -35,7 +36,8 @@ class MLP(nn.Module):
         dropout: share of hidden units dropped in training.
 
     Raises:
-        ValueError, TypeError: for sizes below 1, or an unknown activation.
+        ValueError, TypeError: for sizes below 1, an unknown activation, a dropout outside [0, 1], or, when called,
+            samples of another shape.
     """
 
     def __init__(
@@ -51,9 +53,9 @@ class MLP(nn.Module):
         choice("activation", activation, ACTIVATIONS)
         number("dropout", dropout, 0.0, 1.0)
         self.in_shape, self.out_shape = _shape("in_shape", in_shape), _shape("out_shape", out_shape)
-        sizes = [math.prod(self.in_shape), *(integer("hidden", units) for units in hidden)]
+        sizes = [math.prod(self.in_shape), *_shape("hidden", hidden)]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after)]
             layers += [nn.LayerNorm(after)] * layer_norm
             layers += [ACTIVATIONS[activation]()]
@@ -62,13 +64,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *in_shape) to (B, *out_shape)."""
-        if x.shape[1:] != self.in_shape:
-            raise ValueError(f"expected samples of shape {tuple(self.in_shape)}, got a batch of shape {tuple(x.shape)}")
+        _check(x, self.in_shape)
         out: Tensor = self.net(x.flatten(1))
         return out.reshape(len(x), *self.out_shape)
 
 
-class DCGANGenerator(nn.Sequential):
+class DCGANGenerator(nn.Module):
     """z (B, latent) to raw images (B, channels, size, size) by transposed convolutions only.
 
     Radford, Metz & Chintala (2016), section 3: no pooling, no hidden fully connected layer, batch norm everywhere but
@@ -81,10 +82,11 @@ class DCGANGenerator(nn.Sequential):
         width: channels of the last hidden map; each map before it has twice as many.
 
     Raises:
-        ValueError, TypeError: for another size, or numbers below 1.
+        ValueError, TypeError: for another size, numbers below 1, or, when called, noise of another shape.
     """
 
     def __init__(self, latent: int, channels: int, size: int, width: int = 32) -> None:
+        super().__init__()
         first, doublings = _plan(size)
         integer("latent", latent), integer("channels", channels), integer("width", width)
         maps = width * 2 ** (doublings - 1)
@@ -97,11 +99,18 @@ class DCGANGenerator(nn.Sequential):
         for _ in range(doublings - 1):
             layers += [nn.ConvTranspose2d(maps, maps // 2, 4, 2, 1, bias=False), nn.BatchNorm2d(maps // 2), nn.ReLU()]
             maps //= 2
-        super().__init__(*layers, nn.ConvTranspose2d(maps, channels, 4, 2, 1))
+        self.net = nn.Sequential(*layers, nn.ConvTranspose2d(maps, channels, 4, 2, 1))
+        self.in_shape, self.out_shape = torch.Size([latent]), torch.Size([channels, size, size])
         self.apply(_initialise)
 
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, latent) to (B, channels, size, size)."""
+        _check(z, self.in_shape)
+        images: Tensor = self.net(z)
+        return images
 
-class DCGANDiscriminator(nn.Sequential):
+
+class DCGANDiscriminator(nn.Module):
     """Images (B, channels, size, size) to logits (B,) by strided convolutions only.
 
     Radford, Metz & Chintala (2016), section 3: leaky ReLU of slope 0.2, batch norm everywhere but at the input, weights
@@ -114,10 +123,11 @@ class DCGANDiscriminator(nn.Sequential):
         batch_norm: off for gradient penalties, which are meant per sample.
 
     Raises:
-        ValueError, TypeError: for another size, or numbers below 1.
+        ValueError, TypeError: for another size, numbers below 1, or, when called, images of another shape.
     """
 
     def __init__(self, channels: int, size: int, width: int = 32, batch_norm: bool = True) -> None:
+        super().__init__()
         first, doublings = _plan(size)
         integer("channels", channels), integer("width", width)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
@@ -126,17 +136,29 @@ class DCGANDiscriminator(nn.Sequential):
             layers += [nn.BatchNorm2d(2 * width)] * batch_norm
             layers += [nn.LeakyReLU(0.2)]
             width *= 2
-        super().__init__(*layers, nn.Conv2d(width, 1, first), nn.Flatten(0))
+        self.net = nn.Sequential(*layers, nn.Conv2d(width, 1, first), nn.Flatten(0))
+        self.in_shape, self.out_shape = torch.Size([channels, size, size]), torch.Size([])
         self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, size, size) to (B,)."""
+        _check(x, self.in_shape)  # larger images would give several logits each, and nobody would notice
+        logits: Tensor = self.net(x)
+        return logits
 
 
 def _shape(name: str, shape: int | Sequence[int]) -> torch.Size:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = shape if isinstance(shape, Sequence) else (shape,)
     return torch.Size([integer(name, size) for size in sizes])
 
 
+def _check(x: Tensor, shape: torch.Size) -> None:
+    if x.dim() == 0 or x.shape[1:] != shape:
+        raise ValueError(f"expected samples of shape {tuple(shape)}, got a batch of shape {tuple(x.shape)}")
+
+
 def _plan(size: int) -> tuple[int, int]:
-    if size not in SIZES:
+    if integer("size", size) not in SIZES:
         raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}")
     return SIZES[size]
 

@@ -1,6 +1,7 @@
 """Penalties on the discriminator's slope: ``penalty(discriminator, real, fake) -> (B,)``, one value per sample.
 
-Each takes a function from samples (B, *event) to logits (B,), and real and fake samples of that shape.
+Each takes a function from samples (B, *event) to logits (B,), real samples of that shape, and fake ones of that shape
+or several to each real, (S, B, *event). The values can be differentiated in the discriminator's parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Penalty = Callable[[Discriminator, Tensor, Tensor], Tensor]
 
 
 def r1(discriminator: Discriminator, real: Tensor, fake: Tensor) -> Tensor:
-    """Squared norm of the logit's gradient at real samples: Mescheder, Geiger & Nowozin (2018), eq. 9.
+    """|grad a(x)|^2 at real x, (B,), a the logit: Mescheder, Geiger & Nowozin (2018), eq. 9; fakes play no part.
 
     Their loss is gamma / 2 times its mean, so the weight to give is gamma / 2.
     """
@@ -23,14 +24,23 @@ def r1(discriminator: Discriminator, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor) -> Tensor:
-    """(|gradient| - 1)^2 at random points between real and fake samples: Gulrajani et al. (2017), eq. 3, weight 10."""
-    if real.shape != fake.shape:
+    """(|grad a(x)| - 1)^2, (B,), at x uniform between a real and a fake: Gulrajani et al. (2017), eq. 3, weight 10.
+
+    Of several fakes to each real, (S, B, *event), the first is taken. A flat discriminator pays 1 and gets no gradient,
+    since the norm has none at 0.
+
+    Raises:
+        ValueError: if real and fake samples do not pair up.
+    """
+    if real.shape not in (fake.shape, fake.shape[1:]):
         raise ValueError(
             f"gradient_penalty pairs real and fake samples, got {tuple(real.shape)} and {tuple(fake.shape)}"
         )
+    if fake.dim() > real.dim():
+        fake = fake[0]
     share = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
     square = _slope(discriminator, real.lerp(fake, share)).square().sum(1)
-    positive = square > 0  # the square root has no derivative at 0: a flat discriminator is penalised without a gradient
+    positive = square > 0  # else the root's infinite slope at 0 makes the gradient NaN
     norm = torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), square)
     return (norm - 1) ** 2
 

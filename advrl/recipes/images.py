@@ -53,7 +53,11 @@ def picture(policy: Policy, real: Tensor, title: str) -> Any:
     with isolated(PICTURE_SEED), evaluating(policy):
         rows = torch.randperm(len(real), device="cpu")[:PICTURED].to(real.device)
         z = policy.noise(PICTURED)
-        panels = {"real": real[rows], "samples": policy.sample(PICTURED, z), "the policy's mean at the same z": policy.mean(z)}
+        panels = {
+            "real": real[rows],
+            "samples": policy.sample(PICTURED, z),
+            "the policy's mean at the same z": policy.mean(z),
+        }
     return sample_sheet({name: images.clamp(-1, 1) for name, images in panels.items()}, title=title)
 
 

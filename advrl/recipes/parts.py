@@ -49,7 +49,9 @@ def make_game(config: AdversarialConfig) -> Game:
     objective = given if isinstance(given, Objective) else None
     if objective is None:
         if not callable(given):
-            raise TypeError(f"{config.objective} must be a function, an Objective or a Game, got {type(given).__name__}")
+            raise TypeError(
+                f"{config.objective} must be a function, an Objective or a Game, got {type(given).__name__}"
+            )
         objective = from_cost(given, name=config.objective)
     logits = torch.zeros(3, device="cpu")
     cost = objective.cost(logits, logits) if objective.needs_real else objective.cost(logits)

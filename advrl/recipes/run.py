@@ -19,8 +19,8 @@ from torch import Tensor
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
-from advrl.agents.evaluation import Report
 from advrl.agents.fit import fit
+from advrl.agents.report import Report
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
 from advrl.nn import Policy
@@ -141,8 +141,9 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
     progress_plot(folder)
     save_report_plot(report, folder)
     return (
-        f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds); judged are the averaged "
-        f"weights of step {run.step:,}, the best by the quick Fréchet distance to the training half.\n\n{report}\n\n{_written(folder)}"
+        f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
+        f"averaged weights of step {run.step:,}, the best by the quick Fréchet distance to the training half.\n\n"
+        f"{report}\n\n{_written(folder)}"
     )
 
 
@@ -277,8 +278,8 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
         f"{len(parts.data.held_out):,} held out\n"
         f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
         f"gradient   {trainer.estimator}\n"
-        f"objective  {config.objective}, {config.discriminator_steps} discriminator and {config.generator_steps} generator "
-        f"updates a step\n"
+        f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
+        f"generator updates: {config.generator_steps}\n"
         f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
     )
 

@@ -1,0 +1,136 @@
+"""Right on a GPU, tested without one: no tensor is on the wrong device by accident, no step waits for the device."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from advrl.agents import AdversarialTrainer, Every, fit
+from advrl.agents.meter import Meter
+from advrl.data import Batches
+from advrl.device import resolve_device
+from advrl.distributions import Binomial, OneHotCategorical, inverse_transform, relaxed_rsample
+from advrl.estimators import MovingAverage, Score, leave_one_out, make_estimator
+from advrl.metrics import class_shares, confident_share, frechet_distance, memorisation_ratio, precision_recall
+from advrl.nn import FAMILIES, MLP, DCGANDiscriminator, DCGANGenerator, Policy
+from advrl.objectives import GAMES, r1
+from advrl.plots import image_grid
+from advrl.seeding import isolated
+from tests.pairs import PAIRS
+
+SHAPE = (1, 8, 8)
+
+
+def trainer_for(family: str, estimator: str, device: torch.device | str = "cpu", **options) -> AdversarialTrainer:
+    with torch.device(device):
+        policy = Policy(MLP(4, (FAMILIES[family].numbers, 8, 8), (8,)), FAMILIES[family], 4)
+        discriminator = MLP(SHAPE, (), (8,))
+    return AdversarialTrainer(policy, discriminator, estimator=make_estimator(estimator), **options)
+
+
+@pytest.fixture
+def meta():
+    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(("family", "estimator"), PAIRS)
+@pytest.mark.usefixtures("meta")
+def test_training_makes_nothing_on_the_default_device(family, estimator, tmp_path):
+    images = torch.rand(20, *SHAPE, device="cpu") * 2 - 1
+    trainer = trainer_for(family, estimator, penalties=[(1.0, r1)])
+    fit(trainer, images, 3, batch_size=4, out=tmp_path, progress=False, callbacks=[Every(2, lambda step: {"v": 1.0})])
+    again = trainer_for(family, estimator, penalties=[(1.0, r1)])
+    fit(again, images, 5, batch_size=4, out=tmp_path, progress=False, resume=True)
+    assert {p.device.type for p in again.generator.parameters()} == {"cpu"}
+    with isolated(0):
+        assert again.average.sample(3).device.type == "cpu"
+        assert image_grid(again.average.mean(again.average.noise(2)).clamp(-1, 1)).dtype == np.uint8
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.usefixtures("meta")
+def test_objectives_make_nothing_on_the_default_device(game):
+    trainer_for("binomial", "loo", objective=GAMES[game]).step(torch.zeros(4, *SHAPE, device="cpu"))
+
+
+@pytest.mark.usefixtures("meta")
+def test_functions_make_nothing_on_the_default_device():
+    logits = torch.zeros(3, 4, device="cpu")
+    for value in (
+        inverse_transform(logits.exp(), 2),
+        Binomial(3, logits).sample((2,)),
+        OneHotCategorical(logits=logits).sample((2,)),
+        relaxed_rsample(Binomial(3, logits), 2, 0.5, hard=True),
+        Score(4, leave_one_out)(Binomial(3, logits), lambda x: x),
+        Score(4, MovingAverage())(Binomial(3, logits), lambda x: x),
+        next(Batches(logits, 2)),
+        frechet_distance(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu")),
+        precision_recall(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu"), k=2)["coverage"],
+        memorisation_ratio(*(torch.rand(9, 2, device="cpu") for _ in range(3))),
+        class_shares(torch.zeros(4, dtype=torch.int64, device="cpu"), 3),
+        confident_share(logits.softmax(-1)),
+        DCGANDiscriminator(1, 8, 2).to_empty(device="cpu")(torch.rand(2, 1, 8, 8, device="cpu")),
+        DCGANGenerator(3, 1, 8, 2).to_empty(device="cpu")(torch.rand(2, 3, device="cpu")),
+    ):
+        assert value.device.type == "cpu"
+
+
+def test_mistakes_of_this_kind_are_caught(meta):
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        (torch.zeros(2) + torch.zeros(2, device="cpu")).sum().item()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where a GPU would have to be waited for: reading a value, or copying one made from Python numbers."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.lift_fresh,
+            torch.ops.aten.nonzero,
+        ):
+            raise AssertionError(f"{func} makes the host wait for the device, or copies from it")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("objective", GAMES)
+@pytest.mark.parametrize(("family", "estimator"), PAIRS)
+def test_a_step_reads_no_value_and_copies_none(family, estimator, objective):
+    trainer = trainer_for(family, estimator, objective=GAMES[objective], penalties=[(1.0, r1)])
+    batches, meter = Batches(torch.zeros(20, *SHAPE), 4), Meter()
+    with NoWaiting():
+        for step in range(2):
+            meter.add(step, trainer.step(next(batches)))
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda x: x.sum().item(), lambda x: x + torch.tensor([1.0, 2.0]), lambda x: x.nonzero()]
+)
+def test_waiting_is_caught(wait):
+    with NoWaiting(), pytest.raises(AssertionError, match="wait"):
+        wait(torch.ones(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(("family", "estimator"), PAIRS)
+def test_a_step_never_waits_for_the_gpu(family, estimator):
+    trainer = trainer_for(family, estimator, "cuda", penalties=[(1.0, r1)])
+    batches = Batches(torch.zeros(20, *SHAPE), 4, device="cuda")
+    trainer.step(next(batches))  # the first step may allocate and choose kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            trainer.step(next(batches))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_device_names():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("meta", "gpu", "cuda:99", "cpu:1"):
+        with pytest.raises(ValueError, match="device"):
+            resolve_device(name)
