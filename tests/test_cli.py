@@ -53,8 +53,9 @@ def test_every_option_is_explained(capsys):
     run("train", "digits", "--help")
     out = capsys.readouterr().out
     for flag in ("policy", "estimator", "objective", "samples", "baseline", "temperature", "latent",
-                 "discriminator-steps", "generator-steps", "r1", "ema", "lr-generator", "lr-discriminator", "batch-size", "steps", "seed",
-                 "seeds", "deterministic", "device", "out", "resume", "data"):  # fmt: skip
+                 "discriminator-steps", "generator-steps", "r1", "ema", "lr-generator", "lr-discriminator",
+                 "batch-size", "steps", "seed", "seeds", "deterministic", "device", "out", "resume",
+                 "data"):  # fmt: skip
         assert re.search(rf"--{flag}\b", out), flag
 
 

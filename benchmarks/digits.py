@@ -1,0 +1,118 @@
+"""Every policy with every estimator that fits it, on the digits, for equal wall time, in one table.
+
+    python benchmarks/digits.py --seconds 110
+
+Each pair trains ``advrl train digits`` with its default options for as many steps as fit into the time, measured on a
+short run first, one thread each, two runs at a time. Writes docs/digits.csv and the table in docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from advrl.checks import number
+from advrl.estimators import ESTIMATORS
+from advrl.nn import FAMILIES
+from advrl.recipes import Digits, train
+
+DOCS = Path(__file__).parents[1] / "docs"
+FIGURES = ("frechet", "precision", "recall", "density", "coverage", "confident", "memorisation")
+START, END = "<!-- table: benchmarks/digits.py -->", "<!-- end of table -->"
+
+
+def pairs() -> list[tuple[str, str]]:
+    """(policy, estimator) wherever the estimator does not refuse."""
+    found = []
+    for policy in FAMILIES:
+        for estimator in ESTIMATORS:
+            try:
+                Digits(policy=policy, estimator=estimator, width=8, latent=2).build(torch.device("cpu"))
+            except ValueError:
+                continue
+            found.append((policy, estimator))
+    return found
+
+
+def steps_per_second(config: Digits) -> float:
+    """Of bare steps, after a warm-up."""
+    parts = config.build(torch.device("cpu"))
+    for _ in range(20):
+        parts.trainer.step(parts.real[: config.batch_size])
+    start = time.perf_counter()
+    for _ in range(100):
+        parts.trainer.step(parts.real[: config.batch_size])
+    return 100 / (time.perf_counter() - start)
+
+
+def measure(policy: str, estimator: str, seconds: float, seed: int, folder: Path) -> dict[str, object]:
+    """Train one pair for about ``seconds`` and return its row."""
+    torch.set_num_threads(1)
+    config = Digits(policy=policy, estimator=estimator, seed=seed, quiet=True)
+    steps = max(50, math.floor(steps_per_second(config) * seconds))
+    every = math.ceil(steps / 12)
+    run = train(
+        Digits(policy=policy, estimator=estimator, seed=seed, quiet=True, steps=steps, picture_every=every,
+               checkpoint_every=every, out=folder / f"{policy}-{estimator}-{seed}"),
+        say=lambda text: None,
+    )  # fmt: skip
+    report = json.loads((run / "evaluation.json").read_text())
+    figures = {name: report["rows"]["generated"][name]["mean"] for name in FIGURES}
+    shares = report["class_shares"]["generated"]
+    return {
+        "policy": policy, "estimator": estimator, "seed": seed, "steps": steps, "seconds": round(report["seconds"], 1),
+        **{name: round(value, 4) for name, value in figures.items()},
+        "share_min": min(shares), "share_max": max(shares),
+        "real_frechet": report["rows"]["real halves"]["frechet"]["mean"],
+        "real_confident": report["rows"]["held-out half"]["confident"]["mean"],
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows as Markdown."""
+    names = ["policy", "estimator", "steps", *FIGURES, "share_min", "share_max"]
+    lines = ["| " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * (len(names) - 2)]
+    for row in rows:
+        cells = []
+        for name in names:
+            value = row[name]
+            cells.append(f"{value:,}" if name == "steps" else f"{value:.3f}" if isinstance(value, float) else str(value))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=110.0, help="of wall time for each pair")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--out", type=Path, help="keep the runs here")
+    options = parser.parse_args()
+    number("--seconds", options.seconds, 1.0)
+    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        folder = options.out or Path(temporary)
+        jobs = [pool.submit(measure, *pair, options.seconds, options.seed, folder) for pair in pairs()]
+        rows = []
+        for job in jobs:
+            rows.append(job.result())
+            print(json.dumps(rows[-1]), flush=True)
+    with open(DOCS / "digits.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    page = DOCS / "recipes.md"
+    before, rest = page.read_text().split(START)
+    page.write_text(f"{before}{START}\n\n{table(rows)}\n\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
