@@ -231,12 +231,15 @@ Every command explains itself with --help."""
 
 
 def _train_help() -> str:
-    from advrl.estimators import ESTIMATORS
+    import torch
+
+    from advrl.estimators import ESTIMATORS, fitting
     from advrl.nn import FAMILIES
     from advrl.recipes import RECIPES
 
+    auto = {name: fitting(f.distribution(torch.zeros(1, f.numbers, 1, 1))) for name, f in FAMILIES.items()}
     policies = "\n".join(
-        f"  {name:<12} {family.summary:<31} {'path' if name in ('gaussian', 'implicit') else 'loo'}"
+        f"  {name:<12} {family.summary:<31} {auto[name]}"
         for name, family in FAMILIES.items()
     )
     estimators = "\n".join(f"  {name:<12} {e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items())

@@ -85,7 +85,9 @@ def table(rows: list[dict[str, object]]) -> str:
         cells = []
         for name in names:
             value = row[name]
-            cells.append(f"{value:,}" if name == "steps" else f"{value:.3f}" if isinstance(value, float) else str(value))
+            cells.append(
+                f"{value:,}" if name == "steps" else f"{value:.3f}" if isinstance(value, float) else str(value)
+            )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

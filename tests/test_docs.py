@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,8 @@ import pytest
 
 from advrl import cli
 from advrl.agents import evaluation
-from advrl.recipes import run
+from advrl.recipes import Digits, run
+from advrl.recipes.config import flag
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -95,6 +97,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluation, "SHARES_FROM", 500)
     monkeypatch.setattr(evaluation, "FAST_FROM", 100)
+    monkeypatch.setattr(evaluation.Evaluator.__init__, "__defaults__", ("cpu", 0, 20))  # the classifier's steps last
     monkeypatch.setattr(evaluation.Evaluator.evaluate, "__defaults__", (1,))
     monkeypatch.setattr(run, "progress_plot", lambda folder: None)
     monkeypatch.setattr(run, "save_report_plot", lambda report, folder: None)
@@ -105,6 +108,15 @@ def test_a_page_does_what_it_says(page, quick):
     text = page.read_text(encoding="utf-8")
     assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(blocks(text)), "a block has no language, or no end"
     run_page(text, page.relative_to(ROOT).as_posix())
+
+
+def test_every_option_has_its_row_with_its_default():
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", text, re.MULTILINE))
+    config = Digits()
+    told = {flag(field.name): getattr(config, field.name) for field in fields(config)}
+    told = {name: "" if value is None or value is False else value for name, value in told.items()}
+    assert {name: type(told.get(name, ""))(value) for name, value in rows.items()} == told
 
 
 def test_the_readme_trains_first():

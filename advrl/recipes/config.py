@@ -12,7 +12,6 @@ from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
 from advrl.objectives import GAMES
 
-PolicyName = Literal["binomial", "bernoulli", "categorical", "gaussian", "implicit"]
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
 RESUMABLE = ("steps", "out", "device", "resume", "log_every", "checkpoint_every", "picture_every", "quiet")
@@ -43,7 +42,7 @@ class AdversarialConfig:
     """Units of each of the two hidden layers, in both networks."""
     batch_size: int = 128
     """Noise vectors, and real samples, per update."""
-    steps: int = 12000
+    steps: int = 15000
     """Steps to train for."""
     discriminator_steps: int = 1
     """Discriminator updates per step, each on a batch of its own."""
@@ -53,7 +52,7 @@ class AdversarialConfig:
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 2e-3
     """The same for the discriminator."""
-    r1: float = 1.0
+    r1: float = 2.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
     ema: float = 0.999
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
