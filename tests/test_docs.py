@@ -119,6 +119,14 @@ def test_every_option_has_its_row_with_its_default():
     assert {name: type(told.get(name, ""))(value) for name, value in rows.items()} == told
 
 
+def test_the_readme_s_example_is_the_file_s():
+    code = next(code for language, _, code in blocks(PAGES[0].read_text(encoding="utf-8")) if language == "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}
+    assert files.keys() == {"coins.py"}, "an example that no page shows is run by no test"
+    assert files["coins.py"].partition("\n\n")[2] == code
+
+
 def test_the_readme_trains_first():
     code = next(code for language, _, code in blocks(PAGES[0].read_text(encoding="utf-8")) if language == "sh")
     assert commands(code)[0] == ["advrl", "train", "digits"]

@@ -60,8 +60,8 @@ def test_steps_are_those_of_a_loop_written_by_hand():
     trainer = AdversarialTrainer(
         generator, discriminator, estimator=Path(), latent=3, penalties=[(0.5, r1)], penalty_every=2, ema=0.9
     )
-    g_opt = torch.optim.Adam(g.parameters(), 1e-3, betas=(0.5, 0.99))
-    d_opt = torch.optim.Adam(d.parameters(), 1e-3, betas=(0.5, 0.99))
+    g_opt = torch.optim.Adam(g.parameters(), 2e-3, betas=(0.5, 0.99))
+    d_opt = torch.optim.Adam(d.parameters(), 2e-3, betas=(0.5, 0.99))
     average = copy.deepcopy(g)
     for step in range(5):
         real, z = torch.randn(6, 2), torch.randn(6, 3)

@@ -42,7 +42,7 @@ class AdversarialConfig:
     """Units of each of the two hidden layers, in both networks."""
     batch_size: int = 128
     """Noise vectors, and real samples, per update."""
-    steps: int = 15000
+    steps: int = 17000
     """Steps to train for."""
     discriminator_steps: int = 1
     """Discriminator updates per step, each on a batch of its own."""
@@ -52,9 +52,9 @@ class AdversarialConfig:
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 2e-3
     """The same for the discriminator."""
-    r1: float = 2.0
+    r1: float = 4.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
-    ema: float = 0.999
+    ema: float = 0.9995
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
     seed: int = 0
     """Of everything random in the run."""
