@@ -8,9 +8,8 @@ moves and stays valid, since its own weights have not moved yet. Shapes: S sampl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch.optim import Adam, Optimizer
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
 from advrl.distributions import Implicit
-from advrl.estimators import Draw, Estimator, fitting, make_estimator
+from advrl.estimators import Draw, Estimator, fit_loss, fitting, make_estimator, modules_of
 from advrl.objectives import Game, Objective, Penalty, non_saturating
 
 
@@ -39,6 +38,7 @@ class AdversarialTrainer:
             Karras et al., 2020).
         latent: dimension of z ~ N(0, 1), for a generator without ``noise``.
         lr_generator, lr_discriminator, betas: of Adam (fused where the device has it).
+        lr_estimator: of Adam, for what the estimator learns (critics, control variates).
         schedule: factor of both learning rates as a function of the step count.
         discriminator_steps, generator_steps: updates of each player per step; each discriminator update takes a
             batch of its own.
@@ -60,6 +60,7 @@ class AdversarialTrainer:
         latent: int | None = None,
         lr_generator: float = 2e-3,
         lr_discriminator: float = 2e-3,
+        lr_estimator: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.99),
         schedule: Callable[[int], float] | None = None,
         discriminator_steps: int = 1,
@@ -94,8 +95,10 @@ class AdversarialTrainer:
         estimator.check(probe)
         self.estimator = estimator
         like = next(generator.parameters())
-        for part in _modules(estimator).values():
+        for part in modules_of(estimator).values():
             part.to(device=like.device, dtype=like.dtype)
+        learned = [p for part in modules_of(estimator).values() for p in part.parameters()]
+        self.e_opt: Adam | None = Adam(learned, lr=number("lr_estimator", lr_estimator, 0.0)) if learned else None
 
     @property
     def device(self) -> torch.device:
@@ -184,7 +187,13 @@ class AdversarialTrainer:
             return self.objective.cost(logits, real_logits)
 
         loss = self.estimator.surrogate(draw, cost).mean()
-        update(self.g_opt, loss)
+        learned = fit_loss(self.estimator)
+        if learned is None or self.e_opt is None:
+            update(self.g_opt, loss)
+        else:  # both gradients first: a step changes what the other's graph saved
+            backward(self.e_opt, learned, retain_graph=True)
+            update(self.g_opt, loss)
+            self.e_opt.step()
         return {"g_cost": loss.detach()}
 
     def logits(self, x: Tensor) -> Tensor:
@@ -226,7 +235,9 @@ class AdversarialTrainer:
         }
         if self.ema:
             parts["average"] = self.average
-        return parts | {f"estimator.{name}": part for name, part in _modules(self.estimator).items()}
+        if self.e_opt is not None:
+            parts["e_opt"] = self.e_opt
+        return parts | {f"estimator.{name}": part for name, part in modules_of(self.estimator).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, average, the estimator's state and the step count."""
@@ -246,11 +257,17 @@ class AdversarialTrainer:
         self.steps = int(state["steps"])
 
 
+def backward(optimiser: Optimizer, loss: Tensor, retain_graph: bool = False) -> None:
+    """Gradients of a scalar loss for the optimiser's parameters alone, averaged over the ranks."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"] if p.requires_grad]
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward(inputs=parameters, retain_graph=retain_graph)
+    all_reduce_gradients(parameters)
+
+
 def update(optimiser: Optimizer, loss: Tensor) -> None:
     """One optimiser step on a scalar loss, with gradients averaged over the ranks."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    all_reduce_gradients(p for group in optimiser.param_groups for p in group["params"])
+    backward(optimiser, loss)
     optimiser.step()
 
 
@@ -264,12 +281,3 @@ def _frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad_(True)
-
-
-def _modules(estimator: object) -> dict[str, nn.Module]:
-    """The stateful parts of an estimator: itself if it is a module, and the modules among its fields."""
-    found: dict[str, nn.Module] = {"self": estimator} if isinstance(estimator, nn.Module) else {}
-    named: Iterable[tuple[str, object]] = (
-        ((field.name, getattr(estimator, field.name)) for field in fields(estimator)) if is_dataclass(estimator) else ()
-    )
-    return found | {name: value for name, value in named if isinstance(value, nn.Module)}

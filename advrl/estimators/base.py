@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from advrl.checks import integer
@@ -32,12 +33,31 @@ class Draw:
 
 @dataclass(frozen=True)
 class Estimator(ABC):
-    """A gradient estimator of E[cost(x)] with ``n`` samples per distribution."""
+    """A gradient estimator of E[cost(x)] with ``n`` samples per distribution.
+
+    What has state (moving averages, critics, learned control variates) is a ``nn.Module`` among the fields. A module
+    that learns leaves the scalar to minimise in its attribute ``fit_loss`` when the surrogate is made in training mode;
+    after ``eval()`` it stays as it is.
+
+    Class attributes, of which tables, tests and documentation are made:
+        unbiased: whether the gradient's expectation is the exact one.
+        needs_gradient: whether the cost is differentiated in the samples.
+        variables: which distributions it treats, in words.
+    """
+
+    unbiased: ClassVar[bool]
+    needs_gradient: ClassVar[bool]
+    variables: ClassVar[str]
 
     n: int = 1
 
     def __post_init__(self) -> None:
         integer("n", self.n)
+
+    @property
+    def evaluations(self) -> int:
+        """How many values of the cost one estimate takes, per distribution."""
+        return self.n
 
     def check(self, distribution: Distribution) -> None:
         """Raise a ``ValueError`` that names a fitting estimator if this one cannot treat the distribution."""
@@ -84,3 +104,17 @@ def base_of(distribution: Distribution) -> Distribution:
 def name_of(distribution: Distribution) -> str:
     """The distribution's class, for messages."""
     return type(base_of(distribution)).__name__
+
+
+def modules_of(estimator: object) -> dict[str, nn.Module]:
+    """The stateful parts of an estimator: the modules among its fields, by name."""
+    if not is_dataclass(estimator):
+        return {}
+    values = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
+    return {name: value for name, value in values.items() if isinstance(value, nn.Module)}
+
+
+def fit_loss(estimator: Estimator) -> Tensor | None:
+    """What the estimator's learned parts left to minimise at the last surrogate, a scalar; ``None`` without any."""
+    losses = [loss for part in modules_of(estimator).values() if (loss := getattr(part, "fit_loss", None)) is not None]
+    return sum(losses[1:], losses[0]) if losses else None

@@ -16,6 +16,10 @@ class Path(Estimator):
     Unbiased. Evaluates the cost and its gradient n times.
     """
 
+    unbiased = True
+    needs_gradient = True
+    variables = "any with rsample"
+
     def check(self, distribution: Distribution) -> None:
         if not distribution.has_rsample:
             raise ValueError(

@@ -34,6 +34,10 @@ class GumbelSoftmax(Estimator):
         hard: the cost sees the exact discrete draw, the gradient is that of the relaxation (ST Gumbel-softmax).
     """
 
+    unbiased = False
+    needs_gradient = True
+    variables = "Bernoulli, Binomial, OneHotCategorical"
+
     temperature: float = 1.0
     hard: bool = False
 
@@ -56,6 +60,10 @@ class StraightThrough(Estimator):
     x = sample + (mean - stop(mean)). Biased, but exact for a cost that is linear in x. Evaluates the cost and its
     gradient n times.
     """
+
+    unbiased = False
+    needs_gradient = True
+    variables = "Bernoulli, Binomial, OneHotCategorical"
 
     def check(self, distribution: Distribution) -> None:
         _check_discrete("st", distribution)

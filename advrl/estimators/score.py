@@ -31,6 +31,10 @@ class Score(Estimator):
         ValueError: for leave-one-out with one sample.
     """
 
+    unbiased = True
+    needs_gradient = False
+    variables = "any with a log_prob"
+
     baseline: Baseline = None
 
     def __post_init__(self) -> None:
