@@ -43,8 +43,8 @@ class Coordinates:
 class EvolutionStrategy(Estimator):
     """Antithetic finite differences along random directions of the *distribution's* parameters, not of the network's.
 
-    Moved are a Normal's mean and log standard deviation, the logits of Bernoulli, Binomial and OneHotCategorical
-    variables, and the value of an implicit G(z); from there the chain rule goes on as usual. Both sides of a pair use the
+    Moved are a Normal's mean and log standard deviation (where they are learned), the logits of Bernoulli, Binomial and
+    OneHotCategorical variables, and the value of an implicit G(z); from there the chain rule goes on as usual. Both sides of a pair use the
     same random numbers. The value is the mean cost of the moved distributions. Biased by O(scale^2); evaluates the
     cost 2n times, and needs neither its gradient nor a log_prob.
 
@@ -81,8 +81,12 @@ class EvolutionStrategy(Estimator):
     def draw(self, distribution: Distribution) -> MovedDraw:
         self.check(distribution)
         family = coordinates(base_of(distribution))
+        learned = [u.requires_grad for u in family.where]  # nothing moves but what is learned; all, where nothing is
         with torch.no_grad():
-            directions = [self._direction(u) for u in family.where]
+            directions = [
+                self._direction(u) if mine or not any(learned) else u.new_zeros(self.n, *u.shape)
+                for u, mine in zip(family.where, learned, strict=True)
+            ]
             noise = family.noise(self.n)
             sides = [
                 family.sample([u + s * self.scale * e for u, e in zip(family.where, directions, strict=True)], noise)

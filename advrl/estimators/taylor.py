@@ -59,8 +59,8 @@ class Taylor(Estimator):
         check_log_prob("taylor", distribution)
         if self._points(distribution) > self.limit:
             raise ValueError(
-                f"taylor would evaluate the cost at {self._points(distribution):,} directions, above its limit of "
-                f"{self.limit:,}: use Taylor(order=1), path or loo"
+                f"taylor would take {self._points(distribution):,} second derivatives, above its limit of "
+                f"{self.limit:,}: use {'path' if distribution.has_rsample else 'loo'}, or Taylor(order=1)"
             )
 
     def draw(self, distribution: Distribution) -> Draw:
@@ -78,7 +78,8 @@ class Taylor(Estimator):
             at_centre = value[self.n :]
             (slope,) = _derivative(at_centre.sum(), points)
             if self.order == 2:
-                directions = torch.eye(k, dtype=x.dtype, device=x.device).reshape(k, *[1] * (x.dim() - 1 - len(shape)), *shape)
+                directions = torch.eye(k, dtype=x.dtype, device=x.device)
+                directions = directions.reshape(k, *[1] * len(distribution.batch_shape), *shape)
                 (curved,) = _derivative((slope * directions).sum(), points)
                 curvature = (curved * directions).sum(0)
             else:
