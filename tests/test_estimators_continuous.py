@@ -1,5 +1,6 @@
-"""The estimators of continuous families, and those for any: the nine tests of each, against quadrature and enumeration."""
+"""Estimators of continuous families, and those for any: the nine tests of each, by quadrature and enumeration."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,14 +131,10 @@ def tensor(*values: float) -> Tensor:
 
 LEVELS = tensor(0, 1, 2)
 FAMILIES = {
-    "normal": Family(
-        tensor(0.4, -0.7, -0.5, 0.1), normal, lambda t: (t[:2] + t[2:].exp() * HERMITE[0], HERMITE[1])
-    ),
+    "normal": Family(tensor(0.4, -0.7, -0.5, 0.1), normal, lambda t: (t[:2] + t[2:].exp() * HERMITE[0], HERMITE[1])),
     "bernoulli": Family(tensor(0.4, -0.8), bernoulli, enumerated(bernoulli, grid(tensor(0, 1)))),
     "binomial": Family(tensor(0.4, -0.8), binomial, enumerated(binomial, grid(tensor(0, 1, 2, 3)))),
-    "torch's binomial": Family(
-        tensor(0.4, -0.8), torch_binomial, enumerated(torch_binomial, grid(tensor(0, 1, 2, 3)))
-    ),
+    "torch's binomial": Family(tensor(0.4, -0.8), torch_binomial, enumerated(torch_binomial, grid(tensor(0, 1, 2, 3)))),
     "poisson": Family(tensor(0.3, -0.4), poisson, enumerated(poisson, grid(torch.arange(40, dtype=F64)))),
     "exponential": Family(tensor(0.3, 0.5), exponential, lambda t: (LAGUERRE[0] / t.exp(), LAGUERRE[1])),
     "one-hot": Family(
@@ -207,7 +204,7 @@ def estimates(estimator, family: Family, replicates: int) -> tuple[Tensor, Tenso
 def test_unbiased(name, family):
     """Value, gradient in the distribution's and in the cost's parameters, each cell by itself."""
     torch.manual_seed(0)
-    estimator, family = UNBIASED[name][0], FAMILIES[family]
+    estimator, family = copy.deepcopy(UNBIASED[name][0]), FAMILIES[family]
     assert estimator.unbiased
     value, theta, w = estimates(estimator, family, 20_000)
     draws = torch.cat([value.detach()[:, None], *torch.autograd.grad(value.sum(), (theta, w))], 1)
@@ -229,7 +226,7 @@ def hessian(family: Family) -> Tensor:
 def test_second_and_mixed_derivatives(name, family):
     """Against the exact Hessian; an estimator that says that it cannot still has the mixed part right."""
     torch.manual_seed(0)
-    estimator, family = UNBIASED[name][0], FAMILIES[family]
+    estimator, family = copy.deepcopy(UNBIASED[name][0]), FAMILIES[family]
     value, theta, w = estimates(estimator, family, 20_000)
     first = torch.autograd.grad(value.sum(), theta, create_graph=True)[0]
     rows = []
@@ -314,8 +311,8 @@ def test_no_variance_is_left_on_a_parabola(estimator):
 def test_the_estimated_optimal_baseline_needs_many_samples():
     """On the same draws: with 8 samples leave-one-out is better, with 1,024 the estimate has come near the optimum.
 
-    The estimate's own variance is E[(x^2 - 7)^2 s^4] / (N - 1) = 282 / (N - 1) to first order, so N times the gradient's
-    is about 38 + 282 / (N - 1), against 42 + 34 / (N - 1): they cross at N = 63.
+    The estimate's own variance is E[(x^2 - 7)^2 s^4] / (N - 1) = 282 / (N - 1) to first order, so N times that of the
+    gradient is about 38 + 282 / (N - 1), against 42 + 34 / (N - 1): they cross at N = 63.
     """
     torch.manual_seed(0)
     gains = []
@@ -335,7 +332,7 @@ def test_the_estimated_optimal_baseline_needs_many_samples():
 
 def quadratic(mean: float, std: float, k: float) -> dict[str, tuple[Tensor, Tensor]]:
     """Baseline (for mean, for std) and variance of both gradients, Mohamed et al.'s (x - k)^2."""
-    m, m2, v = mean - k, (mean - k) ** 2, std**2
+    m2, v = (mean - k) ** 2, std**2
     return {
         "score": (tensor(0, 0), tensor(m2**2 / v + 14 * m2 + 15 * v, 2 * m2**2 / v + 60 * m2 + 74 * v)),
         "mean": (tensor(m2 + v, m2 + v), tensor(8 * m2 + 10 * v, 40 * m2 + 56 * v)),
@@ -526,7 +523,7 @@ EVERY = {
 @pytest.mark.parametrize("name", EVERY)
 def test_replicates_do_not_touch_each_other(name):
     torch.manual_seed(0)
-    value, theta, w = estimates(EVERY[name], FAMILIES["normal"], 3)
+    value, theta, w = estimates(copy.deepcopy(EVERY[name]), FAMILIES["normal"], 3)
     for leaf in (theta, w):
         gradient = torch.autograd.grad(value[1], leaf, retain_graph=True)[0]
         assert bool((gradient[[0, 2]] == 0).all()) and bool((gradient[1] != 0).any())
@@ -535,7 +532,7 @@ def test_replicates_do_not_touch_each_other(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_the_cost_is_evaluated_as_often_as_declared(name):
     torch.manual_seed(0)
-    seen, estimator = [], EVERY[name]
+    seen, estimator = [], copy.deepcopy(EVERY[name])
     theta = FAMILIES["normal"].theta.expand(5, 4).clone().requires_grad_()
     distribution = normal(theta)
     estimator(distribution, lambda x: seen.append(x.shape) or cost(x, W))
@@ -556,7 +553,7 @@ def test_evaluations_are_counted_by_hand():
 def test_the_value_is_the_mean_cost(name):
     """Of the samples that the draw shows, weighted where they are, with log q where that is part of it."""
     torch.manual_seed(0)
-    estimator = EVERY[name]
+    estimator = copy.deepcopy(EVERY[name])
     theta = FAMILIES["normal"].theta.expand(5, 4).clone().requires_grad_()
     distribution = normal(theta)
     draw = estimator.draw(distribution)
@@ -684,6 +681,7 @@ def test_a_mirror_image_is_as_likely(distribution):
 
 def test_wrong_use_fails_with_a_sentence():
     binary, gaussian = Bernoulli(logits=torch.zeros(2)), Normal(torch.zeros(2), 1.0)
+    wide = Normal(W.clone().requires_grad_(), 1.0)
     many = Independent(OneHotCategorical(logits=torch.zeros(64, 17)), 1)
     wrong = {
         "mirror images need a symmetric one": (lambda: Antithetic().draw(binary), "not Bernoulli: use loo"),
@@ -692,8 +690,8 @@ def test_wrong_use_fails_with_a_sentence():
         "lax needs rsample": (lambda: Lax().draw(binary), "Bernoulli is none: use loo"),
         "stl needs rsample": (lambda: StickingTheLanding().draw(binary), "Bernoulli is none: use loo"),
         "stl needs a density": (lambda: StickingTheLanding().draw(Implicit(torch.zeros(2, 1))), "lacks: use path"),
-        "a family without weak derivative": (lambda: Measure().draw(Beta(torch.ones(2), 1.0)), "Beta variables: use path"),
-        "too many categories": (lambda: Measure().draw(many), "1,088 times per sample, above its limit of 256: use loo"),
+        "no weak derivative": (lambda: Measure().draw(Beta(torch.ones(2), 1.0)), "Beta variables: use path"),
+        "too many categories": (lambda: Measure().draw(many), "1,088 times.*above its limit of 256: use loo"),
         "too many dimensions": (lambda: Taylor().draw(many), "1,088 second derivatives.*use loo"),
         "es": (lambda: EvolutionStrategy().draw(Poisson(torch.ones(2))), "not of Poisson: use loo"),
         "es's step": (lambda: EvolutionStrategy(1, 0.0), "scale must be finite and above 0"),
@@ -712,12 +710,11 @@ def test_wrong_use_fails_with_a_sentence():
             lambda: Score(2, Critic(nn.Linear(1, 3)))(gaussian, lambda x: x),
             r"critic \(2, 3\), cost_per_context \(2,\)",
         ),
-        "a cost of another shape": (lambda: Measure()(Normal(W.clone().requires_grad_(), 1.0), torch.sum), r"\(3, 2\), got"),
+        "a cost of another shape": (lambda: Measure()(wide, torch.sum), r"shape \(3, 2\) to one.*got \(\)"),
     }  # fmt: skip
-    for name, (call, words) in wrong.items():
+    for call, words in wrong.values():
         with pytest.raises(ValueError, match=words):
             call()
-            pytest.fail(name)
     with pytest.raises(TypeError, match="behaviour must be a distribution"):
         Importance(2)
 
@@ -725,5 +722,5 @@ def test_wrong_use_fails_with_a_sentence():
 def test_argument_validation_is_left_as_it_is():
     before = Distribution._validate_args
     for estimator, families in UNBIASED.values():
-        estimates(estimator, FAMILIES[families[0]], 2)
+        estimates(copy.deepcopy(estimator), FAMILIES[families[0]], 2)
     assert Distribution._validate_args is before

@@ -5,9 +5,9 @@ A draw x of a mixture is held fixed where u = F(x; theta) is, with F the distrib
     dx/dtheta = -(dF/dtheta) / p(x)                              Figurnov, Mohamed & Mnih (2018), eq. 5
 
 In several dimensions F is the chain of conditional distribution functions F(x_d | x_1 ... x_{d-1}) (their eq. 8), in
-which the components' weights are those of the posterior given x_1 ... x_{d-1}. Each is solved for x_d by two Newton steps
-from the draw itself: they leave its value as it is, while their derivatives are right to third order (a step doubles
-the order that is). Shapes: S samples, K components, D dimensions.
+which the components' weights are those of the posterior given x_1 ... x_{d-1}. Each is solved for x_d by two Newton
+steps from the draw itself: they leave its value as it is, while their derivatives are right to third order (a step
+squares the error in the parameters). Shapes: S samples, K components, D dimensions.
 """
 
 from __future__ import annotations
@@ -20,27 +20,25 @@ from torch.distributions import (
     Cauchy,
     Distribution,
     Exponential,
-    Gumbel,
     HalfNormal,
     Independent,
     Laplace,
     LogNormal,
     MultivariateNormal,
     Normal,
-    Uniform,
 )
 
 NEWTON_STEPS = 2
-UNIVARIATE = (Cauchy, Exponential, Gumbel, HalfNormal, Laplace, LogNormal, Normal, Uniform)
-"""Components with a distribution function that torch can differentiate."""
+UNIVARIATE = (Cauchy, Exponential, HalfNormal, Laplace, LogNormal, Normal)
+"""Components with a distribution function that is smooth in all parameters wherever any component has mass."""
 
 
 class MixtureSameFamily(torch.distributions.MixtureSameFamily):
     """``torch.distributions.MixtureSameFamily`` with ``rsample``, differentiable to third order.
 
-    ``has_rsample`` is true for univariate components with a distribution function (Normal, Laplace, Cauchy, Gumbel,
-    Exponential, ...), and for ``Independent(Normal, 1)`` and ``MultivariateNormal`` components, where a draw takes one
-    pass over the D dimensions. The gradient covers the mixture's weights and the components' parameters.
+    ``has_rsample`` is true for univariate Normal, Laplace, Cauchy, Exponential, HalfNormal and LogNormal components,
+    and for ``Independent(Normal, 1)`` and ``MultivariateNormal`` ones, where a draw takes one pass over the D
+    dimensions. The gradient covers the mixture's weights and the components' parameters.
     """
 
     @property
@@ -56,10 +54,10 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
         """
         if not self.has_rsample:
             raise NotImplementedError(
-                f"a mixture of {type(self.component_distribution).__name__} components has no rsample: univariate ones "
-                "with a cdf, Independent(Normal, 1) and MultivariateNormal do"
+                f"a mixture of {type(self.component_distribution).__name__} components has no rsample: Normal, "
+                "Laplace, Cauchy, Exponential, HalfNormal, LogNormal, Independent(Normal, 1) and MultivariateNormal do"
             )
-        x = self.sample(torch.Size(sample_shape))
+        x: Tensor = self.sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
         log_weights = self.mixture_distribution.logits.log_softmax(-1)
         if self.event_shape:
             return self._chain(x, log_weights)

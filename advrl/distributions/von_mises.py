@@ -43,7 +43,7 @@ class VonMises(torch.distributions.VonMises):
 
         A cost of angles should have period 2 pi: the draw is wrapped to [-pi, pi).
         """
-        x = self.sample(torch.Size(sample_shape))
+        x: Tensor = self.sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
         offset = (x - self.loc).detach()
         start = offset - 2 * math.pi * torch.round(offset / (2 * math.pi))
         k = self.concentration

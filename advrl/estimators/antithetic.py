@@ -1,13 +1,14 @@
 r"""Antithetic pairs: every draw comes with its mirror image about the centre of a symmetric distribution.
 
 x = loc + scale * eps and x' = loc - scale * eps = 2 loc - x have one law, so the mean over both is unbiased; whatever
-is odd in eps cancels. Hammersley & Morton (1956); Ren, Zhao & Ermon (2019). For the path derivative of a quadratic cost in
-the mean of a normal nothing is left at all; a cost that is even about the centre gains nothing.
+is odd in eps cancels. Hammersley & Morton (1956); Ren, Zhao & Ermon (2019). Of the path derivative of a quadratic cost
+in a normal's mean no variance is left at all; a derivative that is even about the centre gains nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def reflect(distribution: Distribution, x: Tensor) -> Tensor:
     Raises:
         ValueError: if the distribution is not a symmetric one.
     """
-    base = base_of(distribution)
+    base: Any = base_of(distribution)
     _check_symmetric("the mirror image", distribution)
     return 2 * (base.mean if isinstance(base, Uniform) else base.loc) - x
 

@@ -3,9 +3,9 @@ r"""Evolution strategies and SPSA: move the distribution's parameters at random,
     g = 1/n sum_i (c(x_i+) - c(x_i-)) / (2 scale) * e_i,   x_i+- ~ p(.; theta +- scale e_i)
 
 Salimans et al. (2017), eq. 1, with antithetic directions; Spall (1992), eq. 2.2 for signs e in {-1, 1}. Its expectation
-is the gradient of E[c] smoothed over the directions, so the bias is O(scale^2): for normal directions, one parameter and
-J''' constant it is J''' scale^2 / 2. The variance grows like 1 / scale^2 where the two sides cannot share their random
-numbers (here they do), and like the number of parameters. Shapes: n pairs, *batch, P parameters of the distribution.
+is the gradient of E[c] smoothed over the directions, so the bias is O(scale^2): with J = E[c] a cubic in one parameter
+J''' scale^2 / 2 for normal directions, a third of that for signs. The variance grows like 1 / scale^2 where the two
+sides cannot share their random numbers (here they do), and like the number of parameters. Shapes: n pairs, *batch.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class EvolutionStrategy(Estimator):
     """Antithetic finite differences along random directions of the *distribution's* parameters, not of the network's.
 
     Moved are a Normal's mean and log standard deviation (where they are learned), the logits of Bernoulli, Binomial and
-    OneHotCategorical variables, and the value of an implicit G(z); from there the chain rule goes on as usual. Both sides of a pair use the
-    same random numbers. The value is the mean cost of the moved distributions. Biased by O(scale^2); evaluates the
-    cost 2n times, and needs neither its gradient nor a log_prob.
+    OneHotCategorical variables, and the value of an implicit G(z); from there the chain rule goes on as usual. Both
+    sides of a pair use the same random numbers. The value is the mean cost of the moved distributions. Biased by
+    O(scale^2); evaluates the cost 2n times, and needs neither its gradient nor a log_prob.
 
     Args:
         n: pairs of directions; the samples are (2n, *batch, *event), first all plus, then all minus.
@@ -112,7 +112,7 @@ class EvolutionStrategy(Estimator):
 
 @dataclass(frozen=True)
 class MovedDraw(Draw):
-    """Samples of the moved distributions, with the coordinates (*batch, *rest) and the directions (n, *batch, *rest)."""
+    """Samples of the moved distributions, the coordinates (*batch, *rest), the directions (n, *batch, *rest)."""
 
     where: list[Tensor]
     directions: list[Tensor]

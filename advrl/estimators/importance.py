@@ -11,7 +11,7 @@ more than all others together. Shapes: n samples, *batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.distributions import Distribution
@@ -47,8 +47,8 @@ class Importance(Estimator):
     needs_gradient = False
     variables = "any with a log_prob"
 
-    behaviour: Behaviour | None = field(default=None)
-    baseline: None | float | Callable[[Tensor], Tensor] = None
+    behaviour: Behaviour | None = None
+    baseline: float | Callable[[Tensor], Tensor] | None = None
     normalised: bool = False
 
     def __post_init__(self) -> None:

@@ -108,7 +108,9 @@ class Measure(Estimator):
         here = here.reshape(size, 1, *[1] * len(batch), size, *[1] * len(inner))
         replaced = torch.where(here, values, flat).reshape(-1, *x.shape[1:])  # (m D n, *batch, *event)
         value = _cost_of(Draw(torch.cat([x, replaced]), draw.distribution), cost)
-        f = value[self.n :].reshape(m, size, self.n, *batch).mean(2)  # the part that each replacement has in the gradient
+        f = (
+            value[self.n :].reshape(m, size, self.n, *batch).mean(2)
+        )  # the part that each replacement has in the gradient
         nodes = terms.nodes.reshape(m, *batch, size).movedim(-1, 1)
         weights = terms.weights.reshape(m, *batch, size).movedim(-1, 1)
         return value[: self.n].mean(0) + (weights * f * (nodes - nodes.detach())).sum((0, 1))

@@ -89,11 +89,12 @@ class Score(Estimator):
     def baseline_of(self, draw: Draw, cost: Tensor) -> Tensor | float:
         """The baseline for costs (n, *batch) of a draw, broadcastable to them."""
         rule = self.baseline
+        if rule is None or isinstance(rule, (int, float, Tensor)):
+            return 0.0 if rule is None else rule
         if isinstance(rule, Critic):
             rule = rule.of(draw.distribution)
-        if callable(rule):
-            return rule(cost.detach())
-        return 0.0 if rule is None else rule
+        value: Tensor = rule(cost.detach())
+        return value
 
 
 def check_log_prob(estimator: str, distribution: Distribution) -> None:

@@ -84,7 +84,7 @@ def gae(
 
 
 def ppo_clip(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
-    """The clipped surrogate, -min(w A, clip(w, 1 - clip, 1 + clip) A) with w = p / p_old: Schulman et al. (2017), eq. 7.
+    """The clipped surrogate -min(w A, clip(w, 1 - clip, 1 + clip) A), w = p / p_old: Schulman et al. (2017), eq. 7.
 
     At p = p_old its gradient is that of -A log p. Biased away from there: a sample whose ratio has left the interval in
     the direction of its advantage no longer teaches.

@@ -5,8 +5,8 @@ For draws x_1 ... x_m and costs c_1 ... c_l, some made between draws,
     loss = sum_j box(sum_{k before j} log p(x_k)) c_j - sum_k (box(log p(x_k)) - 1) b_k
 
 has the costs' sum as its value and derivatives of its expectation to any order: Schulman et al. (2015), theorem 1;
-Foerster et al. (2018), eq. 9; the baseline's term: Mao et al. (2019), eq. 9. A draw k that is reparameterised or relaxed
-needs no box: its gradient goes through x_k. b_k sees the sum of the costs that come after draw k.
+Foerster et al. (2018), eq. 9; the baseline's term: Mao et al. (2019), eq. 9. A draw k that is reparameterised or
+relaxed needs no box: its gradient goes through x_k. b_k sees the sum of the costs that come after draw k.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Tape:
         boxed = type(estimator) is Score and estimator.advantage is None and estimator.baseline is not optimal_baseline
         if not (through or boxed):
             raise TypeError(
-                f"a tape takes Score with a baseline of the costs, or an estimator whose gradient goes through the draw "
+                "a tape takes Score with a baseline of the costs, or an estimator whose gradient goes through the draw "
                 f"(Path, Antithetic, GumbelSoftmax, StraightThrough), not {estimator}"
             )
         draw = estimator.draw(distribution)

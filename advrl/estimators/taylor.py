@@ -76,11 +76,11 @@ class Taylor(Estimator):
             points = centre.expand(k, *centre.shape).clone().requires_grad_()
             value = _cost_of(Draw(torch.cat([x, points]), distribution), cost)
             at_centre = value[self.n :]
-            (slope,) = _derivative(at_centre.sum(), points)
+            slope = _derivative(at_centre.sum(), points)
             if self.order == 2:
                 directions = torch.eye(k, dtype=x.dtype, device=x.device)
                 directions = directions.reshape(k, *[1] * len(distribution.batch_shape), *shape)
-                (curved,) = _derivative((slope * directions).sum(), points)
+                curved = _derivative((slope * directions).sum(), points)
                 curvature = (curved * directions).sum(0)
             else:
                 curvature = torch.zeros_like(centre)
@@ -105,8 +105,8 @@ class Taylor(Estimator):
         return distribution.event_shape.numel() if self.order == 2 else 1
 
 
-def _derivative(y: Tensor, x: Tensor) -> tuple[Tensor]:
+def _derivative(y: Tensor, x: Tensor) -> Tensor:
     """dy/dx that can be differentiated again; 0 where y does not depend on x (a cost that is flat, or linear)."""
     if not y.requires_grad:
-        return (torch.zeros_like(x),)
-    return torch.autograd.grad(y, x, create_graph=True, materialize_grads=True)
+        return torch.zeros_like(x)
+    return torch.autograd.grad(y, x, create_graph=True, materialize_grads=True)[0]
