@@ -24,6 +24,7 @@ from torch.distributions import (
     Uniform,
 )
 
+from advrl.agents import AdversarialTrainer
 from advrl.distributions import Binomial, Implicit, OneHotCategorical, VonMises
 from advrl.estimators import (
     Antithetic,
@@ -42,9 +43,12 @@ from advrl.estimators import (
     fit_loss,
     grpo,
     leave_one_out,
+    make_estimator,
     optimal_baseline,
     reflect,
 )
+from advrl.nn import FAMILIES as FAMILIES_OF_POLICIES
+from advrl.nn import MLP, Policy
 from tests.statistics import assert_unbiased
 
 F64 = torch.float64
@@ -724,3 +728,35 @@ def test_argument_validation_is_left_as_it_is():
     for estimator, families in UNBIASED.values():
         estimates(copy.deepcopy(estimator), FAMILIES[families[0]], 2)
     assert Distribution._validate_args is before
+
+
+@pytest.mark.parametrize("name", ["nvil", "lax"])
+def test_what_is_learned_survives_a_resume(name):
+    """Four steps at once, and two, saved, loaded into fresh networks, and two more: the same weights, bit for bit."""
+
+    def trainer() -> AdversarialTrainer:
+        torch.manual_seed(0)
+        family = FAMILIES_OF_POLICIES["gaussian"]
+        return AdversarialTrainer(
+            Policy(MLP(3, (2, 4, 4), (8,)), family, 3), MLP((1, 4, 4), (), (8,)), estimator=make_estimator(name)
+        )
+
+    real, z = torch.rand(4, 5, 1, 4, 4), torch.randn(4, 5, 3)
+
+    def train(of: AdversarialTrainer, steps: range) -> AdversarialTrainer:
+        for step in steps:
+            torch.manual_seed(step)
+            of.step(real[step], z[step])
+        return of
+
+    through = train(trainer(), range(4))
+    half = train(trainer(), range(2))
+    resumed = trainer()
+    resumed.load_state_dict(half.state_dict())
+    learned = train(resumed, range(2, 4)).state_dict()
+    part = next(name for name in learned if name.startswith("estimator."))
+    for other in (part, "generator"):
+        assert all(torch.equal(a, learned[other][key]) for key, a in through.state_dict()[other].items())
+    assert any(
+        bool((a != b).any()) for a, b in zip(learned[part].values(), trainer().state_dict()[part].values(), strict=True)
+    )
