@@ -98,7 +98,9 @@ class AdversarialTrainer:
         for part in modules_of(estimator).values():
             part.to(device=like.device, dtype=like.dtype)
         learned = [p for part in modules_of(estimator).values() for p in part.parameters()]
-        self.e_opt: Adam | None = Adam(learned, lr=number("lr_estimator", lr_estimator, 0.0)) if learned else None
+        rate = number("lr_estimator", lr_estimator, 0.0)
+        fused = self.device.type in ("cpu", "cuda")
+        self.e_opt: Adam | None = Adam(learned, lr=rate, fused=fused) if learned else None
 
     @property
     def device(self) -> torch.device:

@@ -6,9 +6,17 @@ from advrl.nn import FAMILIES
 
 def fits(family: str, estimator: str) -> bool:
     """Whether the estimator can treat the family's distribution."""
-    return estimator in {"implicit": ["path"], "gaussian": ["path", "score", "loo"]}.get(
-        family, ["loo", "score", "gumbel", "st"]
-    )
+    return estimator in FITTING[family]
 
 
+ANY = ["loo", "score", "nvil", "grpo"]
+SMALL = ["taylor", "measure"]  # take an evaluation or more per coordinate, and refuse many
+DISCRETE = [*ANY, "gumbel", "st", "es"]
+FITTING = {
+    "binomial": [*DISCRETE, *SMALL],
+    "bernoulli": [*DISCRETE, *SMALL],
+    "categorical": DISCRETE,
+    "gaussian": [*ANY, "path", "antithetic", "lax", "es", *SMALL],
+    "implicit": ["path", "es"],
+}
 PAIRS = [(family, estimator) for family in FAMILIES for estimator in ESTIMATORS if fits(family, estimator)]

@@ -3,14 +3,40 @@
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Bernoulli, Categorical, Independent, Normal, Poisson
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advrl.agents import AdversarialTrainer, Every, fit
 from advrl.agents.meter import Meter
 from advrl.data import Batches
 from advrl.device import resolve_device
-from advrl.distributions import Binomial, OneHotCategorical, inverse_transform, relaxed_rsample
-from advrl.estimators import MovingAverage, Score, leave_one_out, make_estimator
+from advrl.distributions import (
+    Binomial,
+    MixtureSameFamily,
+    OneHotCategorical,
+    VonMises,
+    inverse_transform,
+    relaxed_rsample,
+)
+from advrl.estimators import (
+    AntitheticScore,
+    Critic,
+    Importance,
+    Measure,
+    MovingAverage,
+    Path,
+    Score,
+    StickingTheLanding,
+    Tape,
+    Taylor,
+    VarianceNormalised,
+    gae,
+    leave_one_out,
+    make_estimator,
+    optimal_baseline,
+    ppo_clip,
+    reward_to_go,
+)
 from advrl.metrics import class_shares, confident_share, frechet_distance, memorisation_ratio, precision_recall
 from advrl.nn import FAMILIES, MLP, DCGANDiscriminator, DCGANGenerator, Policy
 from advrl.objectives import GAMES, r1
@@ -56,6 +82,15 @@ def test_objectives_make_nothing_on_the_default_device(game):
     trainer_for("binomial", "loo", objective=GAMES[game]).step(torch.zeros(4, *SHAPE, device="cpu"))
 
 
+def all_on_a_tape(logits: torch.Tensor) -> torch.Tensor:
+    with Tape() as tape:
+        coins = tape.sample(Bernoulli(logits=logits), Score(2, leave_one_out))
+        x = tape.sample(Normal(coins, torch.ones_like(coins)), Path())
+        tape.cost(coins, after=[coins])
+        tape.cost(x * coins)
+    return tape.loss()
+
+
 @pytest.mark.usefixtures("meta")
 def test_functions_make_nothing_on_the_default_device():
     logits = torch.zeros(3, 4, device="cpu")
@@ -66,6 +101,29 @@ def test_functions_make_nothing_on_the_default_device():
         relaxed_rsample(Binomial(3, logits), 2, 0.5, hard=True),
         Score(4, leave_one_out)(Binomial(3, logits), lambda x: x),
         Score(4, MovingAverage())(Binomial(3, logits), lambda x: x),
+        all_on_a_tape(logits),
+        *(
+            estimator(Independent(Normal(logits, logits.exp()), 1), lambda x: x.sum(-1))
+            for estimator in (
+                AntitheticScore(2),
+                StickingTheLanding(2),
+                Score(2, optimal_baseline),
+                Importance(2, lambda q: q),
+                Score(2, advantage=VarianceNormalised(Critic())),
+                Taylor(1, order=1),
+            )
+        ),
+        Measure(1)(OneHotCategorical(logits=logits.clone().requires_grad_()), lambda x: x.sum(-1)),
+        Measure(1)(Poisson(logits.exp().requires_grad_()), lambda x: x),
+        gae(logits, logits, logits.bool()),
+        reward_to_go(logits, gamma=0.9),
+        ppo_clip(logits, logits, logits),
+        VonMises(logits, logits.exp()).rsample((2,)),
+        MixtureSameFamily(Categorical(logits=logits), Normal(logits, logits.exp())).rsample((2,)),
+        MixtureSameFamily(
+            Categorical(logits=logits),
+            Independent(Normal(logits[..., None].expand(3, 4, 2), logits.new_ones(3, 4, 2)), 1),
+        ).rsample(),
         next(Batches(logits, 2)),
         frechet_distance(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu")),
         precision_recall(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu"), k=2)["coverage"],

@@ -10,11 +10,16 @@ from torch.distributions import Bernoulli, Independent, Normal
 from advrl.distributions import Binomial, Implicit, OneHotCategorical
 from advrl.estimators import (
     ESTIMATORS,
+    Antithetic,
+    EvolutionStrategy,
     GumbelSoftmax,
+    Lax,
+    Measure,
     MovingAverage,
     Path,
     Score,
     StraightThrough,
+    Taylor,
     fitting,
     leave_one_out,
     make_estimator,
@@ -260,7 +265,20 @@ def test_wrong_use_fails_with_a_sentence():
 
 
 def test_names_make_their_estimators():
-    kinds = {"loo": Score, "score": Score, "path": Path, "gumbel": GumbelSoftmax, "st": StraightThrough}
+    kinds = {
+        "loo": Score,
+        "score": Score,
+        "nvil": Score,
+        "grpo": Score,
+        "path": Path,
+        "antithetic": Antithetic,
+        "taylor": Taylor,
+        "lax": Lax,
+        "measure": Measure,
+        "es": EvolutionStrategy,
+        "gumbel": GumbelSoftmax,
+        "st": StraightThrough,
+    }
     assert set(kinds) == set(ESTIMATORS), "a new estimator name needs a row here"
     for name, kind in kinds.items():
         estimator = make_estimator(name)

@@ -3,7 +3,17 @@
 from advrl.distributions.binomial import Binomial
 from advrl.distributions.implicit import Implicit
 from advrl.distributions.inverse import inverse_transform
+from advrl.distributions.mixture import MixtureSameFamily
 from advrl.distributions.onehot import OneHotCategorical
 from advrl.distributions.relaxed import relaxed_rsample
+from advrl.distributions.von_mises import VonMises
 
-__all__ = ["Binomial", "Implicit", "OneHotCategorical", "inverse_transform", "relaxed_rsample"]
+__all__ = [
+    "Binomial",
+    "Implicit",
+    "MixtureSameFamily",
+    "OneHotCategorical",
+    "VonMises",
+    "inverse_transform",
+    "relaxed_rsample",
+]

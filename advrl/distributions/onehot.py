@@ -26,6 +26,12 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         inner = self._categorical
         Distribution.__init__(self, inner.batch_shape, inner.param_shape[-1:], validate_args)
 
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OneHotCategorical:
+        new: OneHotCategorical = self._get_checked_instance(OneHotCategorical, _instance)  # type: ignore[no-untyped-call]
+        new._categorical = self._categorical.expand(batch_shape)
+        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        return new
+
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """One-hot rows, (*sample_shape, *batch, K)."""

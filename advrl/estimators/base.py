@@ -43,11 +43,14 @@ class Estimator(ABC):
         unbiased: whether the gradient's expectation is the exact one.
         needs_gradient: whether the cost is differentiated in the samples.
         variables: which distributions it treats, in words.
+        higher_order: whether second derivatives of the surrogate, mixed ones with the cost's parameters included, are
+            estimates of those of E[cost(x)] too.
     """
 
     unbiased: ClassVar[bool]
     needs_gradient: ClassVar[bool]
     variables: ClassVar[str]
+    higher_order: ClassVar[bool] = True
 
     n: int = 1
 
@@ -58,6 +61,10 @@ class Estimator(ABC):
     def evaluations(self) -> int:
         """How many values of the cost one estimate takes, per distribution."""
         return self.n
+
+    def evaluations_of(self, distribution: Distribution) -> int:
+        """The same for estimators whose number depends on the distribution."""
+        return self.evaluations
 
     def check(self, distribution: Distribution) -> None:
         """Raise a ``ValueError`` that names a fitting estimator if this one cannot treat the distribution."""

@@ -16,6 +16,21 @@ from torch import Tensor
 from advrl.checks import same_shape
 
 
+def dice(log_prob: Tensor) -> Tensor:
+    """The magic box exp(log p - stop(log p)): 1 in value, and each derivative brings down the score that is due.
+
+    E[box * c] has the derivatives of E[c(x)] to any order. For a cost after several draws, box their summed
+    log-probabilities. Foerster et al. (2018), eq. 8.
+
+    Args:
+        log_prob: any shape.
+
+    Returns:
+        the same shape, all ones.
+    """
+    return (log_prob - log_prob.detach()).exp()
+
+
 def score_function(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.0) -> Tensor:
     """Surrogate whose value is the cost and whose gradient is the score-function estimate, one entry per sample.
 
@@ -31,7 +46,7 @@ def score_function(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.
         ValueError: if the shapes differ, since broadcasting would pair costs with the wrong samples.
     """
     same_shape(log_prob=log_prob, cost=cost)
-    box = (log_prob - log_prob.detach()).exp()
+    box = dice(log_prob)
     return box * cost - (box - 1) * baseline
 
 

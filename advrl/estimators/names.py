@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from torch.distributions import Distribution
 
 from advrl.checks import choice
+from advrl.estimators.antithetic import Antithetic
 from advrl.estimators.base import Estimator
+from advrl.estimators.baselines import Critic, grpo
+from advrl.estimators.evolution import EvolutionStrategy
 from advrl.estimators.kernels import leave_one_out
+from advrl.estimators.lax import Lax
+from advrl.estimators.measure import Measure
 from advrl.estimators.path import Path
 from advrl.estimators.relaxed import GumbelSoftmax, StraightThrough
 from advrl.estimators.score import Baseline, MovingAverage, Score
+from advrl.estimators.taylor import Taylor
 
 BASELINES = ("none", "constant", "moving-average", "loo")
 
@@ -31,6 +37,13 @@ ESTIMATORS: dict[str, Named] = {
     "score": Named(lambda n, t, b: Score(n, b), 1, "bare REINFORCE, or with --baseline"),
     "path": Named(lambda n, t, b: Path(n), 1, "reparameterised gradient (continuous policies)"),
     "gumbel": Named(lambda n, t, b: GumbelSoftmax(n, t), 1, "Gumbel-softmax / binary Concrete relaxation (biased)"),
+    "nvil": Named(lambda n, t, b: Score(n, Critic()), 1, "REINFORCE with a learned baseline V(policy's mean)"),
+    "grpo": Named(lambda n, t, b: Score(n, advantage=grpo), 8, "REINFORCE, costs standardised per z (biased)"),
+    "antithetic": Named(lambda n, t, b: Antithetic(n), 1, "reparameterised gradient over mirrored pairs"),
+    "taylor": Named(lambda n, t, b: Taylor(n), 1, "REINFORCE of what a parabola at the mean leaves over"),
+    "lax": Named(lambda n, t, b: Lax(n), 1, "REINFORCE with a learned, reparameterised control variate"),
+    "measure": Named(lambda n, t, b: Measure(n), 1, "weak derivative, coordinate by coordinate (many evaluations)"),
+    "es": Named(lambda n, t, b: EvolutionStrategy(n), 8, "evolution strategy on the policy's numbers (biased)"),
     "st": Named(lambda n, t, b: StraightThrough(n), 1, "straight-through (biased)"),
 }
 

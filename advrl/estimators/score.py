@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from advrl.checks import number
+from advrl.checks import number, same_shape
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
-from advrl.estimators.kernels import leave_one_out, score_function
+from advrl.estimators.baselines import Critic, VarianceNormalised, optimal_baseline
+from advrl.estimators.kernels import dice, leave_one_out, score_function
+from advrl.estimators.nodes import sample_scores
 
-Baseline = None | float | Tensor | Callable[[Tensor], Tensor]
+Baseline = None | float | Tensor | Callable[..., Tensor]
+Advantage = Callable[[Tensor, Tensor], Tensor] | VarianceNormalised
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,15 @@ class Score(Estimator):
 
     Args:
         n: samples per distribution.
-        baseline: ``None``; a number or tensor; or a callable of the detached costs (n, *batch), such as
-            :func:`leave_one_out` or a :class:`MovingAverage`.
+        baseline: ``None``; a number or tensor; a callable of the detached costs (n, *batch), such as
+            :func:`leave_one_out` or a :class:`MovingAverage`; :func:`optimal_baseline`; or a :class:`Critic`, at a
+            context of its own or at the distribution's mean.
+        advantage: instead of a baseline, what multiplies grad log p(x): a callable of the detached costs (n, *batch)
+            and samples (n, *batch, *event) to (n, *batch), such as :func:`grpo`. Low is good, as for the cost. The
+            estimate is then only as unbiased as it is, and right to first order.
 
     Raises:
-        ValueError: for leave-one-out with one sample.
+        ValueError: for leave-one-out or the optimal baseline with one sample, or a baseline with an advantage.
     """
 
     unbiased = True
@@ -36,18 +43,30 @@ class Score(Estimator):
     variables = "any with a log_prob"
 
     baseline: Baseline = None
+    advantage: Advantage | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.baseline is leave_one_out and self.n < 2:
             raise ValueError(f"the leave-one-out baseline needs n >= 2 samples, got n={self.n}")
+        if self.baseline is optimal_baseline and self.n < 2:
+            raise ValueError(f"the optimal baseline is estimated from the other samples: n >= 2, got n={self.n}")
+        if self.advantage is not None:
+            if self.baseline is not None:
+                raise ValueError("an advantage takes the place of the baseline: give one of them")
+            object.__setattr__(self, "unbiased", False)  # of this one, not of the class
+            object.__setattr__(self, "higher_order", False)
 
     def __repr__(self) -> str:
-        return f"Score(n={self.n}, baseline={getattr(self.baseline, '__name__', self.baseline)})"
+        what = "baseline" if self.advantage is None else "advantage"
+        value = getattr(self, what)
+        return f"Score(n={self.n}, {what}={getattr(value, '__name__', value)})"
 
     def check(self, distribution: Distribution) -> None:
-        if type(distribution).log_prob is Distribution.log_prob or name_of(distribution) == "Implicit":
-            raise ValueError(f"score needs a log_prob, which {name_of(distribution)} lacks: use path")
+        check_log_prob("score", distribution)
+        for part in (self.baseline, self.advantage):
+            if isinstance(part, (Critic, VarianceNormalised)):
+                part.build(distribution)
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
@@ -55,9 +74,42 @@ class Score(Estimator):
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         value = _cost_of(draw, cost)
-        baseline = self.baseline(value.detach()) if callable(self.baseline) else self.baseline
         log_prob = draw.distribution.log_prob(draw.x)
-        return score_function(log_prob, value, 0.0 if baseline is None else baseline).mean(0)
+        if self.advantage is not None:
+            rule = self.advantage
+            if isinstance(rule, VarianceNormalised):
+                rule = rule.of(draw.distribution)
+            advantage = rule(value.detach(), draw.x.detach()).detach()
+            same_shape(cost=value, advantage=advantage)
+            return (value + (dice(log_prob) - 1) * advantage).mean(0)
+        if self.baseline is optimal_baseline:
+            return (dice(log_prob) * value).mean(0) - _optimal_part(draw, value.detach()).mean(0)
+        return score_function(log_prob, value, self.baseline_of(draw, value)).mean(0)
+
+    def baseline_of(self, draw: Draw, cost: Tensor) -> Tensor | float:
+        """The baseline for costs (n, *batch) of a draw, broadcastable to them."""
+        rule = self.baseline
+        if rule is None or isinstance(rule, (int, float, Tensor)):
+            return 0.0 if rule is None else rule
+        if isinstance(rule, Critic):
+            rule = rule.of(draw.distribution)
+        value: Tensor = rule(cost.detach())
+        return value
+
+
+def check_log_prob(estimator: str, distribution: Distribution) -> None:
+    """Raise a ``ValueError`` if the distribution has no density."""
+    if type(distribution).log_prob is Distribution.log_prob or name_of(distribution) == "Implicit":
+        raise ValueError(f"{estimator} needs a log_prob, which {name_of(distribution)} lacks: use path")
+
+
+def _optimal_part(draw: Draw, cost: Tensor) -> Tensor:
+    """(n, *batch) of value 0 whose gradient is b_ik s_ik on every coordinate k of the parameters."""
+    total = torch.zeros_like(cost)
+    for node, score in sample_scores(draw.distribution, draw.x):
+        part = optimal_baseline(cost, score) * score * (node - node.detach())
+        total = total + part.reshape(*cost.shape, -1).sum(-1)
+    return total
 
 
 class MovingAverage(nn.Module):

@@ -26,12 +26,13 @@ class AdversarialConfig:
     """What the generator's numbers mean: binomial (counts of ink), bernoulli (ink or none), categorical (grey levels
     as classes), gaussian (given z) or implicit (the deterministic G(z))."""
     estimator: str = "auto"
-    """Gradient of the policy: auto, loo, score, path, gumbel, st, or FILE.py:NAME."""
+    """Gradient of the policy: auto, loo, score, nvil, grpo, path, antithetic, taylor, lax, measure, es, gumbel, st, or
+    FILE.py:NAME."""
     objective: str = "non-saturating"
     """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, least-squares, hinge,
     wasserstein-gp, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
     samples: int | None = None
-    """Samples per z. Default: 8 with leave-one-out, else 1."""
+    """Samples per z. Default: 8 with loo, grpo and es (pairs), else 1."""
     baseline: BaselineName | None = None
     """Baseline of `--estimator score` (`loo` has its own). `constant` is the cost at D = 1/2."""
     temperature: float = 1.0
