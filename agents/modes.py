@@ -24,7 +24,10 @@ Sample = Callable[[int], Tensor]
 FIGURES = {
     "modes": ("modes", "modes that hold at least one sample of high quality"),
     "high_quality": ("high quality", "share of samples within 3 standard deviations of the nearest centre"),
-    "kl": ("KL", "from equal shares to those of the modes among samples of high quality, in nats; inf if one is missed"),
+    "kl": (
+        "KL",
+        "from equal shares to those of the modes among samples of high quality, in nats; inf if one is missed",
+    ),
     "reverse_kl": ("reverse KL", "the other way round, as PacGAN prints it: log K if all samples are in one mode"),
     "divergence": (
         "divergence",
@@ -72,7 +75,7 @@ class ModeReport:
         notes = {
             "data": f"{self.data}: {self.definition}",
             "generated": f"{self.splits} draws of {self.n:,} samples; mean ± standard error",
-            "perfect sampler": f"{self.splits} draws of {self.n:,} points of the mixture itself: what there is to reach",
+            "perfect sampler": f"{self.splits} draws of {self.n:,} points of the mixture: what there is to reach",
             **dict(FIGURES.values()),
         }
         indent = max(map(len, notes)) + 2

@@ -101,7 +101,9 @@ class Report:
 
     def _figures(self) -> list[list[str]]:
         """One line for each figure, one column for each row of the report: the sheet fits a terminal that way."""
-        return [[FIGURES[f][0], *(row[f].cell() if f in row else "-" for row in self.rows.values())] for f in self._shown()]
+        return [
+            [FIGURES[f][0], *(row[f].cell() if f in row else "-" for row in self.rows.values())] for f in self._shown()
+        ]
 
     def _shares(self) -> str:
         """Class shares in per cent, as many columns at a time as fit."""

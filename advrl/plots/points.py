@@ -186,8 +186,8 @@ def _one_mode(axis: Axes, samples: np.ndarray, centres: np.ndarray, std: float) 
     good = (points**2).sum(1) < 9
     for radius in (1, 2, 3):
         axis.add_patch(Circle((0, 0), radius, fill=False, ls="-" if radius == 3 else ":", lw=1, color=MUTED))
-    axis.scatter(*points[good].T, s=6, color=BLUE, alpha=0.4, lw=0)
-    axis.scatter(*points[~good].T, s=6, color=VERMILION, alpha=0.6, lw=0)
+    for chosen, colour in ((good, BLUE), (~good, VERMILION)):
+        axis.scatter(points[chosen, 0], points[chosen, 1], s=6, color=colour, alpha=0.45, lw=0)
     axis.set_title(f"All modes in one: {100 * good.mean():.1f} % within 3 std")
     _square(axis, _ZOOM)
 
@@ -206,13 +206,15 @@ def _colours() -> Colormap:
     """Fake is vermilion, real is blue, and undecided is light."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("players", ["#8F2D00", VERMILION, "#F6D5BF", "#F7F5F2", "#C3DDEE", BLUE, "#003A5C"])
+    return LinearSegmentedColormap.from_list(
+        "players", ["#8F2D00", VERMILION, "#F6D5BF", "#F7F5F2", "#C3DDEE", BLUE, "#003A5C"]
+    )
 
 
 def _colour_bar(figure: Figure, image: Any, axes: Any) -> None:
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 1], fraction=0.046, pad=0.03)
     bar.ax.set_yticklabels(["fake", "½", "real"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
 
 

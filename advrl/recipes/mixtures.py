@@ -19,8 +19,8 @@ from advrl.data import Draws, Mixture, grid, ring
 from advrl.nn import MLP, POINT_FAMILIES, FourierFeatures, Policy, point_family
 from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_frames, save_figure, save_frame
 from advrl.recipes.config import AdversarialConfig
-from advrl.recipes.parts import make_trainer
 from advrl.recipes.images import evaluating
+from advrl.recipes.parts import make_trainer
 
 PICTURED = 2_000  # samples in a picture
 RESOLUTION = 96  # points per side at which the discriminator is looked at
@@ -44,13 +44,13 @@ class MixtureConfig(AdversarialConfig):
 
     policy: str = "implicit"
     """What the generator's numbers mean: implicit (the deterministic G(z)) or gaussian (given z)."""
-    latent: int = 16
+    latent: int = 4
     """Dimension of the noise z."""
     width: int = 128
     """Units of each of the two hidden layers, in both networks."""
     batch_size: int = 256
     """Noise vectors, and real points, per update."""
-    steps: int = 25000
+    steps: int = 20000
     """Steps to train for."""
     lr_generator: float = 1e-3
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""

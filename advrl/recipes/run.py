@@ -166,7 +166,10 @@ class Run:
     step: int
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """``n`` samples (n, *event): images in [-1, 1], or points. The same seed gives the same; no generator is disturbed."""
+        """``n`` samples (n, *event), images in [-1, 1] or points; the same seed gives the same ones.
+
+        No generator is disturbed.
+        """
         with isolated(seed):
             return self.policy.sample(n)
 
@@ -181,7 +184,7 @@ def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") 
     Args:
         folder: the run's folder.
         device: where to put it.
-        checkpoint: ``best`` (by the quick evaluation: for images, the Fréchet distance to the training half) or ``last``.
+        checkpoint: ``best`` by the quick evaluation (of images: Fréchet distance to the training half) or ``last``.
 
     Raises:
         RunError, CheckpointError, FileNotFoundError: if it is no run folder, or its checkpoint cannot be read.
