@@ -117,6 +117,10 @@ def test_a_perfect_sampler(device):
     bound = scipy.stats.chi2.isf(FALSE_ALARM / 2, 8)
     assert 0 <= 2 * n * float(found.reverse_kl) < bound and 0 <= 2 * n * float(found.divergence) < bound
     torch.testing.assert_close(found.kl, found.reverse_kl, atol=1e-4, rtol=0)
+    # Half the squared distance in standard deviations is exponential of mean 1, cut off at 9/2.
+    mean = 1 - 4.5 * math.exp(-4.5) / PERFECT
+    assert abs(float(found.spread) ** 2 - mean) * math.sqrt(n * PERFECT) < 1 * NormalDist().inv_cdf(1 - FALSE_ALARM / 2)
+    assert math.sqrt(mean) == pytest.approx(0.974, abs=5e-4)
 
 
 def test_a_sampler_of_one_mode():
@@ -126,13 +130,14 @@ def test_a_sampler_of_one_mode():
     assert float(found.reverse_kl) == pytest.approx(math.log(8))
     assert found.kl == math.inf
     assert float(found.divergence) == pytest.approx(math.log(8 / PERFECT))
-    assert found.shares.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert found.shares.tolist() == [1, 0, 0, 0, 0, 0, 0, 0] and found.spread == 0
 
 
 def test_a_sampler_of_no_mode():
     mixture = ring()
     found = mode_coverage(torch.zeros(10, 2), mixture.centres, mixture.std)
     assert (found.modes, found.high_quality, found.kl, found.reverse_kl) == (0, 0, math.inf, math.inf)
+    assert math.isnan(found.spread)
     assert float(found.divergence) == pytest.approx(4.5)  # -log of exp(-9/2), the mass outside
 
 
@@ -145,6 +150,7 @@ def test_counts_by_hand():
     assert float(found.high_quality) == pytest.approx(4 / 6)
     assert float(found.reverse_kl) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
     assert float(found.kl) == pytest.approx(-0.5 * math.log(1.5) - 0.5 * math.log(0.5))
+    assert float(found.spread) == pytest.approx(math.sqrt((2 * 2.99**2 + 1) / 4 / 2))
     h, p = [3 / 6, 1 / 6, 2 / 6], [PERFECT / 2, PERFECT / 2, 1 - PERFECT]
     assert float(found.divergence) == pytest.approx(sum(a * math.log(a / b) for a, b in zip(h, p, strict=True)))
     assert mode_coverage(samples.flip(0), centres.flip(0), 1.0).shares.tolist() == [0.25, 0.75]

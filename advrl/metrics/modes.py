@@ -37,6 +37,8 @@ class ModeCoverage:
         divergence: KL of the shares of the K discs and of what lies outside them, from the perfect sampler's: one
             finite number for quality and evenness together, and by the data processing inequality a lower bound of
             KL(samples || mixture).
+        spread: root mean square offset of a coordinate from the nearest centre, of samples of high quality, in standard
+            deviations: how wide modes are. In the plane a perfect sampler has .974; NaN if there are none.
         shares: (K,) share of each mode among high-quality samples; 0 if there are none.
     """
 
@@ -45,6 +47,7 @@ class ModeCoverage:
     kl: Tensor
     reverse_kl: Tensor
     divergence: Tensor
+    spread: Tensor
     shares: Tensor
 
 
@@ -77,6 +80,7 @@ def mode_coverage(samples: Tensor, centres: Tensor, std: float) -> ModeCoverage:
         kl=_kl(equal, shares),
         reverse_kl=_kl(shares, equal).masked_fill(none, torch.inf),
         divergence=_kl(cells, perfect),
+        spread=distance[good].square().mean().div(means.shape[1]).sqrt() / std,
         shares=shares,
     )
 

@@ -95,7 +95,7 @@ def points_plot(samples: Tensor | np.ndarray, centres: Tensor, std: float, title
     with style():
         figure = Figure(figsize=(6.9, 3.75))
         whole, mode = figure.subplots(1, 2)
-        _density(whole, points, means, std)
+        _density(whole, points, means)
         _one_mode(mode, points, means, std)
         _heading(figure, title)
     return figure
@@ -109,7 +109,7 @@ def frame_plot(frame: Frame, centres: Tensor, std: float) -> Figure:
     with style():
         figure = Figure(figsize=(10.6, 3.75))
         whole, mode, surface = figure.subplots(1, 3)
-        _density(whole, frame.samples, means, std)
+        _density(whole, frame.samples, means)
         _one_mode(mode, frame.samples, means, std)
         image = _surface(surface, frame, Frame.reach(centres))
         surface.set_title("Discriminator: probability of being real")
@@ -164,13 +164,13 @@ def _plane(name: str, points: Tensor | np.ndarray) -> np.ndarray:
     return values
 
 
-def _density(axis: Axes, samples: np.ndarray, centres: np.ndarray, std: float) -> None:
-    """Log density as contours, which can be seen where the density itself is specks; samples on it."""
+def _density(axis: Axes, samples: np.ndarray, centres: np.ndarray) -> None:
+    """Contours of the density, equally far apart (its own values would be specks); samples on them."""
     reach = _MARGIN * np.abs(centres).max()
-    places = np.linspace(-reach, reach, 240)
+    places = np.linspace(-reach, reach, 301)
     x, y = np.meshgrid(places, places)
     distance = np.sqrt(((x - centres[:, 0, None, None]) ** 2 + (y - centres[:, 1, None, None]) ** 2).min(0))
-    axis.contourf(x, y, distance, levels=14, cmap="bone", vmin=-0.7 * distance.max())
+    axis.contourf(x, y, distance, levels=np.linspace(0, distance.max(), 19), cmap=_shades())
     axis.scatter(samples[:, 0], samples[:, 1], s=5, color=VERMILION, alpha=0.5, lw=0)
     axis.set_title("Samples, over contours of the density")
     _square(axis, reach)
@@ -196,7 +196,6 @@ def _surface(axis: Axes, frame: Frame, reach: float) -> Any:
     """The discriminator's probabilities as filled contours, the samples on them."""
     places = np.linspace(-reach, reach, len(frame.surface))
     image = axis.contourf(places, places, frame.surface, levels=np.linspace(0, 1, 21), cmap=_colours())
-    axis.contour(places, places, frame.surface, levels=[0.5], colors="white", linewidths=0.8)
     axis.scatter(frame.samples[:, 0], frame.samples[:, 1], s=3, color=INK, alpha=0.5, lw=0)
     _square(axis, reach)
     return image
@@ -208,6 +207,15 @@ def _colours() -> Colormap:
 
     return LinearSegmentedColormap.from_list(
         "players", ["#8F2D00", VERMILION, "#F6D5BF", "#F7F5F2", "#C3DDEE", BLUE, "#003A5C"]
+    )
+
+
+def _shades() -> Colormap:
+    """From the centres outwards, dark to paper."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(
+        "density", [(0, "#0B3C5D"), (0.12, BLUE), (0.4, "#A9CCE3"), (1, "#F7FAFC")]
     )
 
 
