@@ -16,7 +16,7 @@ import pytest
 
 from advrl import cli
 from advrl.agents import evaluation
-from advrl.recipes import Digits, Grid, Ring, run
+from advrl.recipes import AdversarialConfig, Digits, Grid, Ring, run
 from advrl.recipes.config import flag
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def section(name: str) -> str:
     return next(part for part in re.split(r"^## ", text, flags=re.MULTILINE) if part.startswith(f"{name}\n"))
 
 
-def defaults(config: object) -> dict[str, object]:
+def defaults(config: AdversarialConfig) -> dict[str, object]:
     """Flags and their defaults, an empty string where there is none."""
     told = {flag(field.name): getattr(config, field.name) for field in fields(config)}
     return {name: "" if value is None or value is False else value for name, value in told.items()}

@@ -141,10 +141,18 @@ class Ring(MixtureConfig):
 class Grid(MixtureConfig):
     """Train a generator on 25 narrow Gaussians on a square grid.
 
-    PacGAN's grid: centres at -4, -2, 0, 2 and 4 both ways, standard deviation .05. Otherwise as the ring.
+    PacGAN's grid: centres at -4, -2, 0, 2 and 4 both ways, standard deviation .05. As the ring, but that the noise fades
+    more slowly: with more modes there is more mass to move before they part.
     """
 
     name: ClassVar[str] = "grid"
+
+    lr_generator: float = 2e-3
+    """Adam's learning rate for the generator; falls linearly over the second half of the run."""
+    instance_noise: float = 0.25
+    """Noise on what the discriminator sees at first, in units of the data's scale; it falls to 0 by --noise-until."""
+    noise_until: float = 0.8
+    """Share of the steps after which there is no instance noise any more."""
 
     spacing: float = 2.0
     """Distance between neighbours."""
