@@ -429,16 +429,14 @@ def test_metz_s_ring_is_a_flag_away(tmp_path):
         (["--octaves", "-1"], "--octaves must be at least 0"),
         (["--instance-noise", "-0.1"], "--instance-noise must be"),
         (["--noise-until", "0"], "--noise-until must be"),
-        (["--data", "mine.npz"], "--data"),
+        (["--data", "mine.npz"], "ring draws its own points and takes no --data, got mine.npz"),
     ],
 )  # fmt: skip
 def test_bad_options_are_one_sentence(options, words, tmp_path, capsys):
     assert run("train", "ring", *options, "--out", tmp_path / "x") == 2
     captured = capsys.readouterr()
-    assert words in captured.err + captured.out and "Traceback" not in captured.err
+    assert words in captured.err and "Traceback" not in captured.err
     assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
-    with pytest.raises(ValueError, match="takes no --data"):
-        Ring(data=Path("mine.npz")).validate()
 
 
 def test_the_recipes_explain_themselves(capsys):
@@ -449,4 +447,3 @@ def test_the_recipes_explain_themselves(capsys):
     out = capsys.readouterr().out
     for option in ("--radius", "--std", "--octaves", "--instance-noise", "--noise-until"):
         assert option in out
-    assert "--data" not in out

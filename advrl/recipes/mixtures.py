@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
@@ -64,8 +63,8 @@ class MixtureConfig(AdversarialConfig):
     """Noise on what the discriminator sees at first, in units of the data's scale; it falls to 0 by --noise-until."""
     noise_until: float = 0.4
     """Share of the steps after which there is no instance noise any more."""
-    data: tyro.conf.Suppress[Path | None] = None
-    """There is no other data: points are drawn afresh."""
+    data: Path | None = None
+    """Not here: points are drawn afresh, from no file."""
 
     name: ClassVar[str]
 
@@ -141,7 +140,7 @@ class Ring(MixtureConfig):
 class Grid(MixtureConfig):
     """Train a generator on 25 narrow Gaussians on a square grid.
 
-    PacGAN's grid: centres at -4, -2, 0, 2 and 4 both ways, standard deviation .05. As the ring, but that the noise fades
+    PacGAN's grid: centres at -4, -2, 0, 2 and 4 both ways, standard deviation .05. As the ring, but the noise fades
     more slowly: with more modes there is more mass to move before they part.
     """
 
