@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge a trained run against real images that it never saw."""
+    """Judge a trained run against real data that it never saw."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -163,17 +163,16 @@ def _sample(options: Sample) -> int:
     import numpy as np
 
     from advrl.checks import integer
-    from advrl.plots import image_grid, save_png
     from advrl.recipes import load
 
     integer("-n", options.n)
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    images = run.sample(options.n, seed=options.seed).cpu()
+    samples = run.sample(options.n, seed=options.seed).cpu()
     path = options.out or _free_name(options.run / "samples")
-    save_png(image_grid(images.clamp(-1, 1)), path)
-    np.save(path.with_suffix(".npy"), images.numpy())
+    run.config.save_picture(samples, path)
+    np.save(path.with_suffix(".npy"), samples.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
-    print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  float32 {tuple(images.shape)} in [-1, 1]")
+    print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  float32 {tuple(samples.shape)}")
     print(f"Next:\n  advrl evaluate {options.run}")
     return 0
 

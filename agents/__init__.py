@@ -10,6 +10,7 @@ else:
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
+    from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.report import Report
 
     __all__ = [
@@ -19,6 +20,8 @@ else:
         "Evaluator",
         "Every",
         "Interrupted",
+        "ModeEvaluator",
+        "ModeReport",
         "Report",
         "Trainer",
         "WriteError",

@@ -40,6 +40,9 @@ class AdversarialTrainer:
         lr_generator, lr_discriminator, betas: of Adam (fused where the device has it).
         lr_estimator: of Adam, for what the estimator learns (critics, control variates).
         schedule: factor of both learning rates as a function of the step count.
+        instance_noise: standard deviation, as a function of the step count, of Gaussian noise added to every sample
+            that the discriminator is shown, real or not, so that data and policy overlap while they are far apart
+            (Sønderby et al., 2017; Arjovsky & Bottou, 2017).
         discriminator_steps, generator_steps: updates of each player per step; each discriminator update takes a
             batch of its own.
         ema: decay of the exponential moving average of the generator (``trainer.average``); 0 turns it off.
@@ -63,6 +66,7 @@ class AdversarialTrainer:
         lr_estimator: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.99),
         schedule: Callable[[int], float] | None = None,
+        instance_noise: Callable[[int], float] | None = None,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         ema: float = 0.999,
@@ -87,6 +91,7 @@ class AdversarialTrainer:
             for net, rate in zip((generator, discriminator), self.rates, strict=True)
         )
         self.schedule = schedule
+        self.instance_noise = instance_noise
         self.steps = 0
         with torch.no_grad():
             probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
@@ -199,7 +204,10 @@ class AdversarialTrainer:
         return {"g_cost": loss.detach()}
 
     def logits(self, x: Tensor) -> Tensor:
-        """The discriminator's logits (B,) for samples (B, *event)."""
+        """The discriminator's logits (B,) for samples (B, *event), with instance noise on them if there is any."""
+        if self.instance_noise is not None:
+            std = self.instance_noise(self.steps)
+            x = x + std * torch.randn_like(x) if std else x
         logits: Tensor = self.discriminator(x)
         if logits.shape == (len(x), 1):
             logits = logits.squeeze(1)

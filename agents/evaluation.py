@@ -195,9 +195,4 @@ class Evaluator:
 def _estimates(rounds: Iterable[dict[str, Tensor]]) -> dict[str, Estimate]:
     """Mean and standard error of each figure over the rounds."""
     rounds = list(rounds)
-    result = {}
-    for name in rounds[0]:
-        values = torch.stack([figures[name] for figures in rounds])
-        error = float(values.std() / len(values) ** 0.5) if len(values) > 1 and values.isfinite().all() else None
-        result[name] = Estimate(float(values.mean()), error)
-    return result
+    return {name: Estimate.of(torch.stack([figures[name] for figures in rounds])) for name in rounds[0]}

@@ -25,7 +25,7 @@ from advrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from advrl.agents.logs import MetricsLog
 from advrl.agents.meter import DivergedError, Meter
 from advrl.checks import integer
-from advrl.data import Batches, cycle
+from advrl.data import Batches, Stream, cycle
 from advrl.seeding import isolated, rng_state, set_rng_state
 
 
@@ -89,14 +89,15 @@ def fit(
 
     Args:
         trainer: what to train.
-        data: a tensor of samples (N, *event), of which random batches are taken on the trainer's device; or a
-            ``DataLoader`` or other iterable of batches, gone round for ever.
+        data: a tensor of samples (N, *event), of which random batches are taken on the trainer's device; a
+            ``Stream`` of ``advrl.data``, whose batches serve whole steps; or a ``DataLoader`` or other iterable of
+            batches, gone round for ever.
         steps: the step count to reach.
         batch_size: rows of a batch, for a tensor.
         seed: of the data order, for a tensor.
         out: the run's folder: ``metrics.csv``, TensorBoard events, ``checkpoint.pt``; with ``monitor``, ``best.pt``.
-        resume: go on from ``out``'s checkpoint. With a tensor the continuation is the run that was never interrupted,
-            bit for bit on one machine; a loader starts its round anew.
+        resume: go on from ``out``'s checkpoint. With a tensor or a ``Stream`` the continuation is the run that was
+            never interrupted, bit for bit on one machine; a loader starts its round anew.
         callbacks: run after the log, before the checkpoint.
         monitor: a number that a callback returns; the checkpoint with its lowest value is kept as ``best.pt``.
         log_every: steps between two log rows, which hold the means over them.
@@ -176,12 +177,12 @@ def fit(
 def _stream(data: Tensor | Iterable[Any], trainer: Trainer, batch_size: int, seed: int) -> Iterator[Any]:
     if isinstance(data, Tensor):
         return Batches(data, integer("batch_size", batch_size) * trainer.batches_per_step, seed, trainer.device)
-    return data if isinstance(data, Batches) else cycle(data)
+    return data if isinstance(data, Stream) else cycle(data)
 
 
 def _next_batch(stream: Iterator[Any], count: int) -> Tensor:
     batch: Tensor = next(stream)
-    if count > 1 and not isinstance(stream, Batches):
+    if count > 1 and not isinstance(stream, Stream):
         batch = torch.cat([batch, *(next(stream) for _ in range(count - 1))])
     return batch
 
@@ -229,7 +230,7 @@ class _Run:
         state = {
             "step": self.trainer.steps,
             "trainer": self.trainer.state_dict(),
-            "data": self.stream.state_dict() if isinstance(self.stream, Batches) else None,
+            "data": self.stream.state_dict() if isinstance(self.stream, Stream) else None,
             "rng": rng_state(),
             "meter": self.meter.state_dict(),
             "best": self.best,
@@ -242,7 +243,7 @@ class _Run:
     def load(self) -> None:
         state = load_checkpoint(self.checkpoint)
         self.trainer.load_state_dict(state["trainer"])
-        if isinstance(self.stream, Batches) and state["data"] is not None:
+        if isinstance(self.stream, Stream) and state["data"] is not None:
             self.stream.load_state_dict(state["data"])
         self.meter.load_state_dict(_to(state["meter"], self.trainer.device))
         self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
 
 FIGURES = {
     "frechet": ("Fréchet", "squared distance of Gaussians fitted to the features: lower is better"),
@@ -28,6 +31,16 @@ class Estimate(NamedTuple):
 
     mean: float
     error: float | None = None
+
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """From one value per draw, (splits,)."""
+        several = len(values) > 1 and bool(values.isfinite().all())
+        return cls(float(values.mean()), float(values.std() / len(values) ** 0.5) if several else None)
+
+    def cell(self) -> str:
+        """As a table shows it."""
+        return f"{self.mean:.3f}" + ("" if self.error is None else f" ± {self.error:.3f}")
 
 
 @dataclass(frozen=True)
@@ -58,15 +71,10 @@ class Report:
     class_shares: dict[str, list[float]]
     shares_from: int
 
+    kind: ClassVar[str] = "class"  # what the shares are of
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries; a figure that is not finite is None, as JSON has none."""
-        rows = {
-            name: {
-                figure: {"mean": _finite(estimate.mean), "standard_error": _finite(estimate.error)}
-                for figure, estimate in row.items()
-            }
-            for name, row in self.rows.items()
-        }
         return {
             "data": self.data,
             "n": self.n,
@@ -76,13 +84,13 @@ class Report:
             "held_out_images": self.real[1],
             "features": self.features,
             "classifier_accuracy": self.accuracy,
-            "rows": rows,
+            "rows": as_json(self.rows),
             "class_shares": {name: list(shares) for name, shares in self.class_shares.items()},
             "class_shares_from": self.shares_from,
         }
 
     def __str__(self) -> str:
-        parts = [_table([["", *self.rows], *self._figures()])]
+        parts = [table([["", *self.rows], *self._figures()])]
         if self.class_shares:
             parts.append(self._shares())
         parts.append("\n".join(self._definitions()))
@@ -93,7 +101,9 @@ class Report:
 
     def _figures(self) -> list[list[str]]:
         """One line for each figure, one column for each row of the report: the sheet fits a terminal that way."""
-        return [[FIGURES[f][0], *(_cell(row.get(f)) for row in self.rows.values())] for f in self._shown()]
+        return [
+            [FIGURES[f][0], *(row[f].cell() if f in row else "-" for row in self.rows.values())] for f in self._shown()
+        ]
 
     def _shares(self) -> str:
         """Class shares in per cent, as many columns at a time as fit."""
@@ -103,7 +113,7 @@ class Report:
             part = range(start, min(start + 10, number))
             lines = [["% of class", *map(str, part)]]
             lines += [[name, *(f"{100 * shares[i]:.1f}" for i in part)] for name, shares in self.class_shares.items()]
-            tables.append(_table(lines))
+            tables.append(table(lines))
         made = self.class_shares["generated"]
         least, most = min(range(number), key=made.__getitem__), max(range(number), key=made.__getitem__)
         summary = (
@@ -138,14 +148,18 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    error = "" if estimate.error is None else f" ± {estimate.error:.3f}"
-    return f"{estimate.mean:.3f}{error}"
+def as_json(rows: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    """Rows of estimates as plain dictionaries."""
+    return {
+        name: {
+            figure: {"mean": _finite(estimate.mean), "standard_error": _finite(estimate.error)}
+            for figure, estimate in row.items()
+        }
+        for name, row in rows.items()
+    }
 
 
-def _table(lines: list[list[str]]) -> str:
+def table(lines: list[list[str]]) -> str:
     """Columns aligned: names to the left, figures by their means, heads above them to the right."""
     head, *body = lines
     columns = [[line[i] for line in body] for i in range(len(head))]

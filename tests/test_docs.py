@@ -16,7 +16,7 @@ import pytest
 
 from advrl import cli
 from advrl.agents import evaluation
-from advrl.recipes import Digits, run
+from advrl.recipes import AdversarialConfig, Digits, Grid, Ring, run
 from advrl.recipes.config import flag
 
 ROOT = Path(__file__).parents[1]
@@ -110,13 +110,32 @@ def test_a_page_does_what_it_says(page, quick):
     run_page(text, page.relative_to(ROOT).as_posix())
 
 
-def test_every_option_has_its_row_with_its_default():
+def section(name: str) -> str:
+    """What docs/recipes.md says under the heading ``name``."""
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", text, re.MULTILINE))
-    config = Digits()
+    return next(part for part in re.split(r"^## ", text, flags=re.MULTILINE) if part.startswith(f"{name}\n"))
+
+
+def defaults(config: AdversarialConfig) -> dict[str, object]:
+    """Flags and their defaults, an empty string where there is none."""
     told = {flag(field.name): getattr(config, field.name) for field in fields(config)}
-    told = {name: "" if value is None or value is False else value for name, value in told.items()}
+    return {name: "" if value is None or value is False else value for name, value in told.items()}
+
+
+def test_every_option_has_its_row_with_its_default():
+    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", section("digits"), re.MULTILINE))
+    told = defaults(Digits())
     assert {name: type(told.get(name, ""))(value) for name, value in rows.items()} == told
+
+
+def test_ring_and_grid_have_rows_where_they_differ_from_digits():
+    row = r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\| (?:`([^`]+)`)? ?\|"
+    rows = {name: values for name, *values in re.findall(row, section("ring and grid"), re.MULTILINE)}
+    for place, config in enumerate((Ring(), Grid())):
+        usual, told = defaults(Digits()), defaults(config)
+        expected = {name: value for name, value in told.items() if name not in usual or usual[name] != value}
+        given = {name: values[place] for name, values in rows.items() if values[place]}
+        assert {name: type(expected.get(name, ""))(value) for name, value in given.items()} == expected
 
 
 def test_the_readme_s_example_is_the_file_s():

@@ -1,4 +1,4 @@
-"""Endless batches: random ones from a tensor that stays on its device, or a loader gone round for ever."""
+"""Endless batches: of a tensor that stays on its device, fresh ones of a mixture, or a loader gone round for ever."""
 
 from __future__ import annotations
 
@@ -9,13 +9,68 @@ import torch
 from torch import Tensor
 
 from advrl import checks
+from advrl.data.mixtures import Mixture
 
 
-class Batches:
-    """Random batches with replacement, for ever; no host synchronisation, and resumed bit for bit.
+class Stream:
+    """Endless batches that depend on a seed and on how many were drawn; no host synchronisation, resumed bit for bit.
 
-    Data and indices live on ``device``. The order comes from a generator of its own, which ``state_dict`` holds, so
-    neither the model's draws nor an evaluation shift it.
+    What is random comes from a generator of its own, which ``state_dict`` holds, so neither the model's draws nor an
+    evaluation shift it. Subclasses say what a batch is.
+
+    Args:
+        batch_size: rows of a batch.
+        seed: of the generator.
+        device: of the generator.
+
+    Raises:
+        ValueError, TypeError: if the batch size is below 1 or the seed below 0.
+    """
+
+    def __init__(self, batch_size: int, seed: int, device: torch.device):
+        self.batch_size = checks.integer("batch_size", batch_size)
+        self.seed = checks.integer("seed", seed, minimum=0)
+        self.drawn = 0
+        self._generator = torch.Generator(device=device).manual_seed(seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """One batch, (batch_size, *event)."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        """The next batch, (batch_size, *event)."""
+        self.drawn += 1
+        return self.draw(self._generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, and what is needed to go on where there is another kind of device."""
+        return {
+            "generator": self._generator.get_state(),
+            "device": self._generator.device.type,
+            "seed": self.seed,
+            "drawn": self.drawn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that ``state`` has seen.
+
+        Generators of different kinds of device share no state: from one to another the order is a new one, fixed by
+        the seed and the number of batches drawn.
+        """
+        self.seed, self.drawn = state["seed"], state["drawn"]
+        if state["device"] == self._generator.device.type:
+            self._generator.set_state(state["generator"].cpu())
+        else:
+            self._generator.manual_seed(self.seed + self.drawn)
+
+
+class Batches(Stream):
+    """Random rows of a tensor, with replacement.
+
+    Data and indices live on ``device``.
 
     Args:
         images: (N, *event), one row per example.
@@ -31,42 +86,33 @@ class Batches:
         if images.ndim == 0 or len(images) == 0:
             raise ValueError(f"batches need at least one row of data, got shape {tuple(images.shape)}")
         self.images = images.to(images.device if device is None else device)
-        self.batch_size = checks.integer("batch_size", batch_size)
-        self.seed = checks.integer("seed", seed, minimum=0)
-        self.drawn = 0
-        self._generator = torch.Generator(device=self.images.device).manual_seed(seed)
+        super().__init__(batch_size, seed, self.images.device)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return self
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The rows of the next batch, (batch_size, *event)."""
+        here = self.images.device
+        return self.images[torch.randint(len(self.images), (self.batch_size,), generator=generator, device=here)]
 
-    def __next__(self) -> Tensor:
-        """The next batch, (batch_size, *event)."""
-        index = torch.randint(
-            len(self.images), (self.batch_size,), generator=self._generator, device=self.images.device
-        )
-        self.drawn += 1
-        return self.images[index]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state, and what is needed to go on where there is another kind of device."""
-        return {
-            "generator": self._generator.get_state(),
-            "device": self.images.device.type,
-            "seed": self.seed,
-            "drawn": self.drawn,
-        }
+class Draws(Stream):
+    """Fresh points of a mixture: no sample is ever seen twice.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that ``state`` has seen.
+    Args:
+        mixture: what to draw from, on the device where batches shall be.
+        batch_size: points of a batch.
+        seed: of the draws.
 
-        Generators of different kinds of device share no state: from one to another the order is a new one, fixed by
-        the seed and the number of batches drawn.
-        """
-        self.seed, self.drawn = state["seed"], state["drawn"]
-        if state["device"] == self.images.device.type:
-            self._generator.set_state(state["generator"].cpu())
-        else:
-            self._generator.manual_seed(self.seed + self.drawn)
+    Raises:
+        ValueError: if the batch size is below 1.
+    """
+
+    def __init__(self, mixture: Mixture, batch_size: int, seed: int = 0):
+        self.mixture = mixture
+        super().__init__(batch_size, seed, mixture.centres.device)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The points of the next batch, (batch_size, E)."""
+        return self.mixture.sample(self.batch_size, generator)
 
 
 def cycle(loader: Iterable[Any]) -> Iterator[Tensor]:

@@ -2,6 +2,15 @@
 
 from advrl.metrics.classes import class_shares, confident_share
 from advrl.metrics.frechet import frechet_distance
+from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
 
-__all__ = ["class_shares", "confident_share", "frechet_distance", "memorisation_ratio", "precision_recall"]
+__all__ = [
+    "ModeCoverage",
+    "class_shares",
+    "confident_share",
+    "frechet_distance",
+    "memorisation_ratio",
+    "mode_coverage",
+    "precision_recall",
+]

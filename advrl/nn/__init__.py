@@ -2,6 +2,17 @@
 
 from advrl.nn.families import FAMILIES, Family
 from advrl.nn.networks import MLP, DCGANDiscriminator, DCGANGenerator
+from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
 
-__all__ = ["FAMILIES", "MLP", "DCGANDiscriminator", "DCGANGenerator", "Family", "Policy"]
+__all__ = [
+    "FAMILIES",
+    "MLP",
+    "POINT_FAMILIES",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Family",
+    "FourierFeatures",
+    "Policy",
+    "point_family",
+]

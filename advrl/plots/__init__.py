@@ -1,4 +1,4 @@
-"""Pictures of runs: grids of samples, curves with intervals over seeds, class shares.
+"""Pictures of runs: grids of samples, points over densities, curves with intervals over seeds, class shares.
 
 Nothing here touches matplotlib's global state: figures are drawn without pyplot, inside one style (``plots.style``),
 and matplotlib is imported only when something is drawn. Every file is written atomically.
@@ -6,19 +6,26 @@ and matplotlib is imported only when something is drawn. Every file is written a
 
 from advrl.plots.curves import curves, progress_plot
 from advrl.plots.images import image_grid, sample_sheet, save_png
+from advrl.plots.points import Frame, evolution_plot, frame_plot, points_plot, read_frames, save_frame
 from advrl.plots.runs import t_interval
 from advrl.plots.shares import class_share_plot
 from advrl.plots.style import save_figure, style
 from advrl.plots.table import read_metrics
 
 __all__ = [
+    "Frame",
     "class_share_plot",
     "curves",
+    "evolution_plot",
+    "frame_plot",
     "image_grid",
+    "points_plot",
     "progress_plot",
+    "read_frames",
     "read_metrics",
     "sample_sheet",
     "save_figure",
+    "save_frame",
     "save_png",
     "style",
     "t_interval",

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from torch import Tensor
+
 from advrl.checks import choice, integer, number
 from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
 from advrl.objectives import GAMES
+from advrl.plots import image_grid, save_png
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
@@ -104,6 +107,10 @@ class AdversarialConfig:
         number("--ema", self.ema, 0.0, 1.0 - 1e-9)
         if not 0 <= self.seed < 2**32 - self.seeds:
             raise ValueError(f"--seed must be in [0, 2**32), got {self.seed}")
+
+    def save_picture(self, samples: Tensor, path: Path) -> None:
+        """Write a picture of samples (n, *event) on the CPU; here, of images in [-1, 1]."""
+        save_png(image_grid(samples.clamp(-1, 1)), path)
 
 
 assert get_args(BaselineName) == BASELINES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,16 @@ class ImageParts:
     real: Tensor
     trainer: AdversarialTrainer
     evaluator: Evaluator
+
+    monitor: ClassVar[str] = MONITOR
+    chosen_by: ClassVar[str] = "Fréchet distance to the training half"
+    pictured: ClassVar[str] = "real images, samples, the policy's mean"
+
+    @property
+    def about(self) -> str:
+        """The data in a line."""
+        images = f"{len(self.data.train):,} training images of shape {tuple(self.data.shape)}"
+        return f"{images}, {len(self.data.held_out):,} held out"
 
     def callbacks(self, folder: Path, every: int) -> list[Every]:
         """Pictures of fixed noise and the quick evaluation, every so many steps."""

@@ -88,7 +88,13 @@ def make_configured_estimator(config: AdversarialConfig, policy: Policy, objecti
     )
 
 
-def make_trainer(config: AdversarialConfig, policy: Policy, discriminator: nn.Module) -> AdversarialTrainer:
+def make_trainer(
+    config: AdversarialConfig,
+    policy: Policy,
+    discriminator: nn.Module,
+    *,
+    instance_noise: Callable[[int], float] | None = None,
+) -> AdversarialTrainer:
     """The configured trainer; every mismatch between the options is found here, before the first step."""
     game = make_game(config)
     return AdversarialTrainer(
@@ -101,6 +107,7 @@ def make_trainer(config: AdversarialConfig, policy: Policy, discriminator: nn.Mo
         lr_generator=config.lr_generator,
         lr_discriminator=config.lr_discriminator,
         schedule=LinearDecay(config.steps),
+        instance_noise=instance_noise,
         discriminator_steps=config.discriminator_steps,
         generator_steps=config.generator_steps,
         ema=config.ema,

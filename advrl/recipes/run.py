@@ -20,13 +20,13 @@ from torch import Tensor
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.fit import fit
+from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
 from advrl.recipes.config import differences, from_dict, to_dict
-from advrl.recipes.images import MONITOR
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
 
@@ -127,7 +127,7 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
         out=folder,
         resume=config.resume is not None,
         callbacks=parts.callbacks(folder, config.picture_every),
-        monitor=MONITOR,
+        monitor=parts.monitor,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
         progress=not config.quiet,
@@ -142,15 +142,16 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
     save_report_plot(report, folder)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
-        f"averaged weights of step {run.step:,}, the best by the quick Fréchet distance to the training half.\n\n"
-        f"{report}\n\n{_written(folder)}"
+        f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
+        f"{report}\n\n{_written(folder, parts.pictured)}"
     )
 
 
-def save_report_plot(report: Report, folder: Path) -> None:
-    """The bar chart of class shares, for data with classes."""
+def save_report_plot(report: Report | ModeReport, folder: Path) -> None:
+    """The bar chart of the shares of classes or modes, for data that have them."""
     if report.class_shares:
-        figure = class_share_plot(report.class_shares["generated"], report.class_shares["held-out half"])
+        generated, real = report.class_shares.values()
+        figure = class_share_plot(generated, real, title=f"Share of each {report.kind} among the samples")
         save_figure(figure, folder / "plots" / "class_shares.png")
 
 
@@ -165,12 +166,15 @@ class Run:
     step: int
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """``n`` samples (n, C, H, W) in [-1, 1]; the same seed gives the same ones, and no generator is disturbed."""
+        """``n`` samples (n, *event), images in [-1, 1] or points; the same seed gives the same ones.
+
+        No generator is disturbed.
+        """
         with isolated(seed):
             return self.policy.sample(n)
 
-    def evaluate(self, splits: int = 10) -> Report:
-        """The policy against real images that it never saw."""
+    def evaluate(self, splits: int = 10) -> Report | ModeReport:
+        """The policy against real data that it never saw."""
         return self.config.build(self.device).evaluator.evaluate(self.policy.sample, splits=splits)
 
 
@@ -180,7 +184,7 @@ def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") 
     Args:
         folder: the run's folder.
         device: where to put it.
-        checkpoint: ``best`` (by the Fréchet distance to the training half) or ``last``.
+        checkpoint: ``best`` by the quick evaluation (of images: Fréchet distance to the training half) or ``last``.
 
     Raises:
         RunError, CheckpointError, FileNotFoundError: if it is no run folder, or its checkpoint cannot be read.
@@ -274,8 +278,7 @@ def _git_hash() -> str | None:
 def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -> str:
     trainer = parts.trainer
     return (
-        f"{config.name}: {len(parts.data.train):,} training images of shape {tuple(parts.data.shape)}, "
-        f"{len(parts.data.held_out):,} held out\n"
+        f"{config.name}: {parts.about}\n"
         f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
@@ -284,13 +287,13 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
     )
 
 
-def _written(folder: Path) -> str:
+def _written(folder: Path, pictured: str) -> str:
     pictures = sorted((folder / "samples").glob("*.png"))
     lines = ["Written:"]
     if pictures:
-        lines.append(f"  {pictures[-1]}  real images, samples, the policy's mean")
+        lines.append(f"  {pictures[-1]}  {pictured}")
     lines += [
-        f"  {folder / 'plots'}/  curves.png, class_shares.png",
+        f"  {folder / 'plots'}/  {', '.join(path.name for path in sorted((folder / 'plots').glob('*.png')))}",
         f"  {folder / 'metrics.csv'}, {folder / 'tensorboard'}/, {folder / 'evaluation.json'}",
         f"  {folder / 'generator.safetensors'}, {folder / 'checkpoint.pt'}",
         "Next:",
