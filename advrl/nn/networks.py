@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-SIZES = {8: (2, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4)}  # image size: side of the first map, doublings
 
 
 class MLP(nn.Module):
@@ -78,7 +77,7 @@ class DCGANGenerator(nn.Module):
     Args:
         latent: dimension of z.
         channels: of the output.
-        size: 8, 28, 32 or 64.
+        size: a multiple of 4 from 8, such as 28, 32 or 64.
         width: channels of the last hidden map; each map before it has twice as many.
 
     Raises:
@@ -118,7 +117,7 @@ class DCGANDiscriminator(nn.Module):
 
     Args:
         channels: of the images.
-        size: 8, 28, 32 or 64.
+        size: a multiple of 4 from 8, such as 28, 32 or 64.
         width: channels of the first hidden map; each map after it has twice as many.
         batch_norm: off for gradient penalties, which are meant per sample.
 
@@ -158,9 +157,13 @@ def _check(x: Tensor, shape: torch.Size) -> None:
 
 
 def _plan(size: int) -> tuple[int, int]:
-    if integer("size", size) not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}")
-    return SIZES[size]
+    """Side of the smallest map, and how often it doubles: 7 and 2 for 28, 4 and 3 for 32, 4 and 4 for 64."""
+    if integer("size", size) < 8 or size % 4:
+        raise ValueError(f"size must be a multiple of 4 from 8, such as 28, 32 or 64, got {size}")
+    side, doublings = size // 4, 2
+    while side >= 8 and side % 2 == 0:
+        side, doublings = side // 2, doublings + 1
+    return side, doublings
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
+from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 
-RECIPES: dict[str, type[Any]] = {Digits.name: Digits}
+RECIPES: dict[str, type[Any]] = {Digits.name: Digits, Images.name: Images}
 
-__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Run", "RunError", "load", "train"]
+__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Images", "Run", "RunError", "load", "train"]

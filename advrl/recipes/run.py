@@ -21,6 +21,7 @@ import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.fit import fit
 from advrl.agents.report import Report
+from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
 from advrl.nn import Policy
@@ -110,6 +111,8 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 
     try:
         say(_run(folder, config, parts))
+    except PictureError:  # decoded in mid-run, and found damaged
+        raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
         raise RuntimeError(f"the run in {folder} failed: {error}") from error
     return folder
@@ -274,8 +277,8 @@ def _git_hash() -> str | None:
 def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -> str:
     trainer = parts.trainer
     return (
-        f"{config.name}: {len(parts.data.train):,} training images of shape {tuple(parts.data.shape)}, "
-        f"{len(parts.data.held_out):,} held out\n"
+        f"{config.name}: {parts.sizes[0]:,} training images of shape {tuple(parts.data.shape)}, "
+        f"{parts.sizes[1]:,} held out\n"
         f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
