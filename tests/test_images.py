@@ -1,4 +1,4 @@
-"""The recipe ``images``: every kind of file becomes the images it holds, a streamed folder shows each once, bad says so."""
+"""The recipe ``images``: a file becomes the images it holds, a streamed folder shows each once, bad input says so."""
 
 from __future__ import annotations
 

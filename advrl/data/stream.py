@@ -105,7 +105,7 @@ class PictureBatches(Batches):
 
 
 def _workers_context() -> Any:
-    """How workers start: not forked from this process, whose threads (of torch, of the log) would be caught in mid-step.
+    """How workers start: not by a fork of this process, which would catch its threads (torch, the log) in mid-step.
 
     Where there is a fork server it imports torch once for all of them.
     """
