@@ -16,7 +16,7 @@ import pytest
 
 from advrl import cli
 from advrl.agents import evaluation
-from advrl.recipes import Digits, run
+from advrl.recipes import RECIPES, AdversarialConfig, run
 from advrl.recipes.config import flag
 
 ROOT = Path(__file__).parents[1]
@@ -110,11 +110,17 @@ def test_a_page_does_what_it_says(page, quick):
     run_page(text, page.relative_to(ROOT).as_posix())
 
 
-def test_every_option_has_its_row_with_its_default():
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_option_has_its_row_with_its_default(name):
+    """The digits' table has all options, that of another recipe those in which it differs from what all share."""
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", text, re.MULTILINE))
-    config = Digits()
-    told = {flag(field.name): getattr(config, field.name) for field in fields(config)}
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    (section,) = (part for part in section if part.startswith(f"{name}\n"))
+    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", section, re.MULTILINE))
+    config, shared = RECIPES[name](), AdversarialConfig()
+    differ = {f.name for f in fields(config) if getattr(config, f.name) != getattr(shared, f.name, "no such option")}
+    names = [f.name for f in fields(config) if name == "digits" or f.name in differ]
+    told = {flag(field): getattr(config, field) for field in names}
     told = {name: "" if value is None or value is False else value for name, value in told.items()}
     assert {name: type(told.get(name, ""))(value) for name, value in rows.items()} == told
 

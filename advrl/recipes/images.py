@@ -40,6 +40,12 @@ class ImageParts:
     trainer: AdversarialTrainer
     evaluator: Evaluator
 
+    @property
+    def about(self) -> str:
+        """The data in a line."""
+        train, held_out = self.sizes
+        return f"{train:,} training images of shape {tuple(self.data.shape)}, {held_out:,} held out"
+
     def callbacks(self, folder: Path, every: int) -> list[Every]:
         """Pictures of fixed noise and the quick evaluation, every so many steps."""
         policy: Any = self.trainer.average

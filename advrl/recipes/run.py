@@ -277,8 +277,7 @@ def _git_hash() -> str | None:
 def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -> str:
     trainer = parts.trainer
     return (
-        f"{config.name}: {parts.sizes[0]:,} training images of shape {tuple(parts.data.shape)}, "
-        f"{parts.sizes[1]:,} held out\n"
+        f"{config.name}: {parts.about}\n"
         f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
