@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from advrl.checks import integer
 from advrl.data.images import ImageData
 
-STEP = 4  # the networks halve an image at least twice
 LEAST, MOST = 8, 64  # sides that are kept by default; a larger one is asked for by name
 
 
@@ -22,19 +21,14 @@ def check_size(size: int) -> int:
     """``size`` if a network can have it, else an error that says what can.
 
     Raises:
-        ValueError, TypeError: if it is not a multiple of 4 from 8.
+        ValueError, TypeError: if it is below 8.
     """
-    if integer("--size", size, minimum=-(2**31)) < LEAST or size % STEP:
-        near = max(LEAST, STEP * round(size / STEP))
-        raise ValueError(
-            f"--size must be a multiple of {STEP} from {LEAST}, such as 28, 32 or 64; got {size}, try {near}"
-        )
-    return size
+    return integer("--size", size, minimum=LEAST)
 
 
 def fitting_size(height: int, width: int) -> int:
-    """The default side for images of H x W: the shorter one where networks take it, else the next that they do."""
-    return min(MOST, max(LEAST, STEP * -(-min(height, width) // STEP)))
+    """The default side for images of H x W: the shorter one, or the nearest from 8 to 64."""
+    return min(MOST, max(LEAST, min(height, width)))
 
 
 def square(images: Tensor, size: int) -> Tensor:

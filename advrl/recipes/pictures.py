@@ -35,8 +35,8 @@ class Images(AdversarialConfig):
     """What to train on: .npz or .npy with images (N, H, W), (N, C, H, W) or (N, H, W, C), optionally labels; an IDX
     file, optionally .gz, with its labels beside it; or a folder of pictures, optionally a sub-folder for each class."""
     size: int | None = None
-    """Side of the images, a multiple of 4 from 8: the middle square is resized to it. Default: as they are, if that is
-    such a multiple up to 64, else the next."""
+    """Side of the images, from 8: the middle square is resized to it. Default: the shorter side, or the nearest from 8
+    to 64."""
     workers: int | None = None
     """Processes that decode a folder's pictures while the training goes on; 0 is the training's own. Default: a folder
     of up to 1 GiB is decoded beforehand, a larger one by 2."""
