@@ -42,8 +42,8 @@ def open_images(path: str | Path, size: int | None = None, stream: bool = False)
     Args:
         path: a ``.npz`` or ``.npy`` file (:mod:`advrl.data.files`), an IDX file (:mod:`advrl.data.idx`), or a folder
             of pictures (:mod:`advrl.data.pictures`).
-        size: side of the images, from 8: the middle square is resized to it. By default the shorter side, or the nearest
-            from 8 to 64.
+        size: side of the images, from 8: the middle square is resized to it. By default the shorter side, or the
+            nearest from 8 to 64.
         stream: leave a folder's images on the disk even if memory holds them.
 
     Returns:
