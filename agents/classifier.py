@@ -29,6 +29,7 @@ from advrl import checks, seeding
 from advrl.data import ImageData
 
 FEATURES = 64
+FITTED = 2_500  # images behind principal components where pixels are more than that
 STEPS = 600
 BATCH = 128
 LEARNING_RATE = 2e-3
@@ -85,7 +86,10 @@ class PixelComponents:
     """
 
     def __init__(self, images: Tensor):
-        rows = images.flatten(1).double()
+        rows = images.flatten(1)
+        if rows.shape[1] > FITTED:  # of large images a part will do: the products below would not end
+            rows = rows[:FITTED]
+        rows = rows.double()
         self.mean = rows.mean(0)
         centred = rows - self.mean
         number = min(FEATURES, rows.shape[1], len(rows) - 1)

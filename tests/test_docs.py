@@ -16,7 +16,7 @@ import pytest
 
 from advrl import cli
 from advrl.agents import evaluation
-from advrl.recipes import AdversarialConfig, Digits, Grid, Ring, run
+from advrl.recipes import AdversarialConfig, Digits, Grid, Images, Ring, run
 from advrl.recipes.config import flag
 
 ROOT = Path(__file__).parents[1]
@@ -122,9 +122,15 @@ def defaults(config: AdversarialConfig) -> dict[str, object]:
     return {name: "" if value is None or value is False else value for name, value in told.items()}
 
 
-def test_every_option_has_its_row_with_its_default():
-    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", section("digits"), re.MULTILINE))
-    told = defaults(Digits())
+@pytest.mark.parametrize("config", [Digits(), Images()], ids=lambda config: config.name)
+def test_every_option_has_its_row_with_its_default(config):
+    """The digits' table has all options, that of the images those in which they differ from what all share."""
+    rows = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| (?:`([^`]+)`)? ?\|", section(config.name), re.MULTILINE))
+    shared = AdversarialConfig()
+    differ = {
+        flag(f.name) for f in fields(config) if getattr(config, f.name) != getattr(shared, f.name, "no such option")
+    }
+    told = {name: value for name, value in defaults(config).items() if config.name == "digits" or name in differ}
     assert {name: type(told.get(name, ""))(value) for name, value in rows.items()} == told
 
 

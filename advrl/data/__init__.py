@@ -1,8 +1,28 @@
-"""Data: sets of real images held as tensors in [0, 1], mixtures of Gaussians, and endless random batches of them."""
+"""Data: real images as tensors in [0, 1] or as folders on the disk, mixtures of Gaussians, and endless batches of them."""
 
 from advrl.data.batches import Batches, Draws, Stream, cycle
 from advrl.data.files import load_images
 from advrl.data.images import ImageData, digits
 from advrl.data.mixtures import Mixture, grid, ring
+from advrl.data.pictures import PictureError, Pictures, find_pictures
+from advrl.data.sources import Streamed, open_images
+from advrl.data.stream import PictureBatches
 
-__all__ = ["Batches", "Draws", "ImageData", "Mixture", "Stream", "cycle", "digits", "grid", "load_images", "ring"]
+__all__ = [
+    "Batches",
+    "Draws",
+    "ImageData",
+    "Mixture",
+    "PictureBatches",
+    "PictureError",
+    "Pictures",
+    "Stream",
+    "Streamed",
+    "cycle",
+    "digits",
+    "find_pictures",
+    "grid",
+    "load_images",
+    "open_images",
+    "ring",
+]

@@ -44,9 +44,17 @@ def load_images(path: str | Path) -> ImageData:
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give a .npz or .npy file of images")
     raw, raw_labels = _read(path)
+    return from_arrays(path, raw, None if raw_labels is None else (path, raw_labels))
+
+
+def from_arrays(path: Path, raw: Array, labels: tuple[Path, Array] | None = None) -> ImageData:
+    """Halves of the images in an array that came from ``path``, with labels and the file that they came from.
+
+    Raises:
+        ValueError: if the arrays are not what the module's docstring says; names the file and the fault.
+    """
     images = _pixels(path, _channels_first(path, raw))
-    labels = None if raw_labels is None else _labels(path, raw_labels, len(images))
-    return ImageData.split(images, labels, name=path.stem)
+    return ImageData.split(images, None if labels is None else _labels(*labels, len(images)), name=path.stem)
 
 
 def _read(path: Path) -> tuple[Array, Array | None]:

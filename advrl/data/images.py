@@ -81,25 +81,7 @@ class ImageData:
         Raises:
             ValueError: if a class has a single image, which cannot be in both halves, or labels have another length.
         """
-        if len(images) < 2:
-            raise ValueError(f"two halves need at least two images, got {len(images)}")
-        # RandomState: the one generator whose stream NumPy promises never to change.
-        generator = np.random.RandomState(seed)
-
-        def shuffled(index: Tensor) -> Tensor:
-            return index[torch.from_numpy(generator.permutation(len(index))).to(index.device)]
-
-        order = shuffled(torch.arange(len(images), device=images.device))
-        if labels is not None:
-            if labels.shape != (len(images),):
-                raise ValueError(f"labels must have shape ({len(images)},), one per image, got {tuple(labels.shape)}")
-            values, counts = labels.unique(return_counts=True)
-            if counts.min() < 2:
-                lonely = values[counts.argmin()]
-                raise ValueError(f"class {lonely} has a single image; every class needs one for each half")
-            order = order[labels[order].argsort(stable=True)]  # grouped by class, random within
-        # Every other image: of each class, and of the whole, the halves' counts differ by at most one.
-        train, held_out = shuffled(order[::2]), shuffled(order[1::2])
+        train, held_out = halves(len(images), labels, seed, images.device)
         if labels is None:
             return cls(name, images[train], images[held_out])
         return cls(name, images[train], images[held_out], labels[train], labels[held_out])
@@ -116,6 +98,41 @@ class ImageData:
         if self.train_labels is None or self.held_out_labels is None:
             return None
         return 1 + max(int(self.train_labels.max()), int(self.held_out_labels.max()))
+
+
+def halves(
+    number: int, labels: Tensor | None = None, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Indices of a training and a held-out half, as :meth:`ImageData.split` takes them.
+
+    Args:
+        number: of images.
+        labels: (number,) int64 classes, or None.
+        seed: of the division.
+        device: of the indices.
+
+    Raises:
+        ValueError: if a class has a single image, which cannot be in both halves, or labels have another length.
+    """
+    if number < 2:
+        raise ValueError(f"two halves need at least two images, got {number}")
+    # RandomState: the one generator whose stream NumPy promises never to change.
+    generator = np.random.RandomState(seed)
+
+    def shuffled(index: Tensor) -> Tensor:
+        return index[torch.from_numpy(generator.permutation(len(index))).to(index.device)]
+
+    order = shuffled(torch.arange(number, device=device))
+    if labels is not None:
+        if labels.shape != (number,):
+            raise ValueError(f"labels must have shape ({number},), one per image, got {tuple(labels.shape)}")
+        values, counts = labels.unique(return_counts=True)
+        if counts.min() < 2:
+            lonely = values[counts.argmin()]
+            raise ValueError(f"class {lonely} has a single image; every class needs one for each half")
+        order = order[labels[order].argsort(stable=True)]  # grouped by class, random within
+    # Every other image: of each class, and of the whole, the halves' counts differ by at most one.
+    return shuffled(order[::2]), shuffled(order[1::2])
 
 
 def digits() -> ImageData:

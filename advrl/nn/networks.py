@@ -20,7 +20,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-SIZES = {8: (2, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4)}  # image size: side of the first map, doublings
 
 
 class MLP(nn.Module):
@@ -78,7 +77,7 @@ class DCGANGenerator(nn.Module):
     Args:
         latent: dimension of z.
         channels: of the output.
-        size: 8, 28, 32 or 64.
+        size: of the images, at least 8; maps have half the side of the one before, the last 3 or 4 (2 for 8).
         width: channels of the last hidden map; each map before it has twice as many.
 
     Raises:
@@ -87,19 +86,20 @@ class DCGANGenerator(nn.Module):
 
     def __init__(self, latent: int, channels: int, size: int, width: int = 32) -> None:
         super().__init__()
-        first, doublings = _plan(size)
+        sides = _sides(size)[::-1]
         integer("latent", latent), integer("channels", channels), integer("width", width)
-        maps = width * 2 ** (doublings - 1)
+        maps = width * 2 ** (len(sides) - 2)
         layers: list[nn.Module] = [
             nn.Unflatten(1, (latent, 1, 1)),
-            nn.ConvTranspose2d(latent, maps, first, bias=False),
+            nn.ConvTranspose2d(latent, maps, sides[0], bias=False),
             nn.BatchNorm2d(maps),
             nn.ReLU(),
         ]
-        for _ in range(doublings - 1):
-            layers += [nn.ConvTranspose2d(maps, maps // 2, 4, 2, 1, bias=False), nn.BatchNorm2d(maps // 2), nn.ReLU()]
+        for side in sides[1:-1]:
+            layers += [nn.ConvTranspose2d(maps, maps // 2, _kernel(side), 2, 1, bias=False), nn.BatchNorm2d(maps // 2)]
+            layers += [nn.ReLU()]
             maps //= 2
-        self.net = nn.Sequential(*layers, nn.ConvTranspose2d(maps, channels, 4, 2, 1))
+        self.net = nn.Sequential(*layers, nn.ConvTranspose2d(maps, channels, _kernel(size), 2, 1))
         self.in_shape, self.out_shape = torch.Size([latent]), torch.Size([channels, size, size])
         self.apply(_initialise)
 
@@ -118,7 +118,7 @@ class DCGANDiscriminator(nn.Module):
 
     Args:
         channels: of the images.
-        size: 8, 28, 32 or 64.
+        size: of the images, at least 8; maps have half the side of the one before, the last 3 or 4 (2 for 8).
         width: channels of the first hidden map; each map after it has twice as many.
         batch_norm: off for gradient penalties, which are meant per sample.
 
@@ -128,15 +128,15 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, channels: int, size: int, width: int = 32, batch_norm: bool = True) -> None:
         super().__init__()
-        first, doublings = _plan(size)
+        sides = _sides(size)
         integer("channels", channels), integer("width", width)
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        for _ in range(doublings - 1):
-            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=not batch_norm)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, _kernel(size), 2, 1), nn.LeakyReLU(0.2)]
+        for side in sides[1:-1]:
+            layers += [nn.Conv2d(width, 2 * width, _kernel(side), 2, 1, bias=not batch_norm)]
             layers += [nn.BatchNorm2d(2 * width)] * batch_norm
             layers += [nn.LeakyReLU(0.2)]
             width *= 2
-        self.net = nn.Sequential(*layers, nn.Conv2d(width, 1, first), nn.Flatten(0))
+        self.net = nn.Sequential(*layers, nn.Conv2d(width, 1, sides[-1]), nn.Flatten(0))
         self.in_shape, self.out_shape = torch.Size([channels, size, size]), torch.Size([])
         self.apply(_initialise)
 
@@ -157,10 +157,19 @@ def _check(x: Tensor, shape: torch.Size) -> None:
         raise ValueError(f"expected samples of shape {tuple(shape)}, got a batch of shape {tuple(x.shape)}")
 
 
-def _plan(size: int) -> tuple[int, int]:
-    if integer("size", size) not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}")
-    return SIZES[size]
+def _sides(size: int) -> list[int]:
+    """Sides of the maps, from the image's down: 28, 14, 7, 4. Each is half the one before, an odd one rounded up."""
+    if integer("size", size) < 8:
+        raise ValueError(f"size must be at least 8, got {size}")
+    sides = [size, -(-size // 2), -(-size // 4)]
+    while sides[-1] > 4:
+        sides.append(-(-sides[-1] // 2))
+    return sides
+
+
+def _kernel(side: int) -> int:
+    """Of the convolution that halves ``side`` with stride 2 and padding 1, and of the one that leads back."""
+    return 3 if side % 2 else 4
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
 from advrl.recipes.mixtures import Grid, Ring
+from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 
-RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Ring, Grid)}
+RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid)}
 
-__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Grid", "Ring", "Run", "RunError", "load", "train"]
+__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Grid", "Images", "Ring", "Run", "RunError", "load", "train"]

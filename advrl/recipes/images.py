@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.agents.evaluation import Evaluator
 from advrl.agents.fit import Every
-from advrl.data import ImageData
+from advrl.data import ImageData, PictureBatches
 from advrl.nn import Policy
 from advrl.plots import sample_sheet, save_png
 from advrl.recipes.config import AdversarialConfig
@@ -27,10 +27,16 @@ PICTURE_SEED = 1
 
 @dataclass(frozen=True)
 class ImageParts:
-    """A run's parts: ``real`` (N, C, H, W) in [-1, 1] on the device, the trainer, and the judge."""
+    """A run's parts: what it is judged by, what it is trained on, the trainer, and the judge.
+
+    ``real`` and ``shown`` (N, C, H, W) are in [-1, 1] on the device and the same, unless ``real`` comes from a folder;
+    ``sizes`` are the numbers of training and held-out images.
+    """
 
     data: ImageData
-    real: Tensor
+    real: Tensor | PictureBatches
+    shown: Tensor
+    sizes: tuple[int, int]
     trainer: AdversarialTrainer
     evaluator: Evaluator
 
@@ -41,8 +47,8 @@ class ImageParts:
     @property
     def about(self) -> str:
         """The data in a line."""
-        images = f"{len(self.data.train):,} training images of shape {tuple(self.data.shape)}"
-        return f"{images}, {len(self.data.held_out):,} held out"
+        train, held_out = self.sizes
+        return f"{train:,} training images of shape {tuple(self.data.shape)}, {held_out:,} held out"
 
     def callbacks(self, folder: Path, every: int) -> list[Every]:
         """Pictures of fixed noise and the quick evaluation, every so many steps."""
@@ -53,7 +59,7 @@ class ImageParts:
                 return self.evaluator.fast(policy.sample)
 
         def draw(step: int) -> None:
-            save_png(picture(policy, self.real, f"step {step:,}"), folder / "samples" / f"step-{step:06d}.png")
+            save_png(picture(policy, self.shown, f"step {step:,}"), folder / "samples" / f"step-{step:06d}.png")
 
         return [Every(every, judge), Every(every, draw)]
 
@@ -96,4 +102,6 @@ def image_parts(
     policy = make_policy(config, generator).to(device)
     prepare = policy.family.prepare
     trainer = make_trainer(config, policy, discriminator.to(device))
-    return ImageParts(data, prepare(data.train).to(device), trainer, Evaluator(data, prepare, device))
+    real = prepare(data.train).to(device)
+    sizes = len(data.train), len(data.held_out)
+    return ImageParts(data, real, real, sizes, trainer, Evaluator(data, prepare, device))

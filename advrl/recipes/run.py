@@ -22,6 +22,7 @@ from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.fit import fit
 from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
+from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
 from advrl.nn import Policy
@@ -110,6 +111,8 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 
     try:
         say(_run(folder, config, parts))
+    except PictureError:  # decoded in mid-run, and found damaged
+        raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
         raise RuntimeError(f"the run in {folder} failed: {error}") from error
     return folder
