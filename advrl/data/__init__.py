@@ -1,4 +1,4 @@
-"""Data: real images as tensors in [0, 1] or as folders on the disk, mixtures of Gaussians, and endless batches of them."""
+"""Data: real images as tensors in [0, 1] or as folders, mixtures of Gaussians, and endless batches of them."""
 
 from advrl.data.batches import Batches, Draws, Stream, cycle
 from advrl.data.files import load_images
