@@ -24,6 +24,10 @@ Sample = Callable[[int], Tensor]
 FIGURES = {
     "modes": ("modes", "modes that hold at least one sample of high quality"),
     "high_quality": ("high quality", "share of samples within 3 standard deviations of the nearest centre"),
+    "spread": (
+        "spread",
+        "how wide modes are: offset of a coordinate from the centre, in standard deviations, among these samples",
+    ),
     "kl": (
         "KL",
         "from equal shares to those of the modes among samples of high quality, in nats; inf if one is missed",
