@@ -44,16 +44,12 @@ class Images(AdversarialConfig):
     """What the generator's numbers mean: implicit (the deterministic G(z)), gaussian (given z), binomial (sixteenths of
     ink), bernoulli (ink or none) or categorical (grey levels as classes)."""
     width: int = 32
-    """Channels of the widest maps, which both networks double at each halving of the side."""
+    """Channels of the largest maps; both networks have twice as many in maps of half the side."""
     batch_size: int = 64
     """Noise vectors, and real samples, per update."""
-    steps: int = 14000
+    steps: int = 12000
     """Steps to train for."""
-    lr_generator: float = 1e-3
-    """Adam's learning rate for the generator; falls linearly over the second half of the run."""
-    lr_discriminator: float = 1e-3
-    """The same for the discriminator."""
-    r1: float = 1.0
+    r1: float = 0.5
     """Weight of the R1 penalty (gamma); 0 turns it off."""
     ema: float = 0.999
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
