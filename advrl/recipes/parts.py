@@ -104,4 +104,6 @@ def make_trainer(config: AdversarialConfig, policy: Policy, discriminator: nn.Mo
         discriminator_steps=config.discriminator_steps,
         generator_steps=config.generator_steps,
         ema=config.ema,
+        precision=config.precision,
+        compile=config.compile,
     )
