@@ -83,8 +83,8 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
     except RuntimeError as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = " ".join(str(error).partition("\n\n")[0].split())
         raise ValueError(
-            f"torch.compile does not work here for {device.type}: {reason.strip()}; install what is missing "
+            f"torch.compile does not work here for {device.type}: {reason}; install what is missing "
             "(a C++ compiler such as g++, on CUDA also Triton), or train without compile"
         ) from error

@@ -94,7 +94,7 @@ def torch_mimicry(task: Any, networks: tuple[nn.Module, nn.Module], data: Tensor
             self.net = copy.deepcopy(networks[1])
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.net(x)
+            return self.net(x)[:, None]
 
     generator, discriminator = G().to(data.device), D().to(data.device)
     g_opt = Adam(generator.parameters(), task.lr[0], task.betas)
