@@ -88,7 +88,7 @@ class AdversarialTrainer:
             raise ValueError("give latent=, the dimension of z, or a generator with a method noise(n)")
         self.latent = latent
         self.average = copy.deepcopy(generator).requires_grad_(False) if ema else generator
-        self._averaged = list(self.average.parameters())
+        self._averaged: list[Tensor] = list(self.average.parameters())
         self.rates = (number("lr_generator", lr_generator, 0.0), number("lr_discriminator", lr_discriminator, 0.0))
         self.g_opt, self.d_opt = (
             Adam(net.parameters(), lr=rate, betas=betas, fused=self.device.type in ("cpu", "cuda"))
@@ -227,8 +227,8 @@ class AdversarialTrainer:
         if not self.ema:
             return
         decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        live = [p for group in self.g_opt.param_groups for p in group["params"]]
-        torch._foreach_lerp_(self._averaged, live, 1 - decay)
+        parameters: list[Tensor] = [p for group in self.g_opt.param_groups for p in group["params"]]
+        torch._foreach_lerp_(self._averaged, parameters, 1 - decay)
         for mine, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(live)
 

@@ -43,12 +43,12 @@ def twin(module: nn.Module, precision: Precision, compiled: bool, device: torch.
 class _Run(nn.Module):
     def __init__(self, module: nn.Module, precision: Precision, compiled: bool, device: torch.device) -> None:
         super().__init__()
-        self.module, self.half, self.device_type = module, precision == "bf16", device.type
+        self.module, self.lower, self.device_type = module, precision == "bf16", device.type
         mode = "reduce-overhead" if device.type == "cuda" else None
         self.call = torch.compile(module, dynamic=False, mode=mode) if compiled else module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.lower):
             return _full(self.call(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:

@@ -74,7 +74,7 @@ def torch_mimicry(task: Any, networks: tuple[nn.Module, nn.Module], data: Tensor
     """Steps of ``torch_mimicry.training.Trainer``."""
     sys.modules.setdefault("torch._six", ModuleType("torch._six"))  # what torch no longer has, and TensorFlow, which
     sys.modules["torch._six"].PY3 = True  # type: ignore[attr-defined]  # its metrics use, are not needed in a step
-    if find_spec("tensorflow") is None:
+    if "tensorflow" not in sys.modules and find_spec("tensorflow") is None:
         for name in ("tensorflow", "tensorflow.compat", "tensorflow.compat.v1"):
             sys.modules[name] = MagicMock(__spec__=None)
     from torch_mimicry.nets.gan import gan

@@ -89,9 +89,7 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(device):
     full, half = make("implicit", device=device), make("implicit", device=device, precision="bf16")
     full.step(real, z), half.step(real, z)
     for name in ("discriminator", "generator"):
-        a, b = (
-            torch.cat([p.grad.flatten() for p in getattr(trainer, name).parameters()]) for trainer in (full, half)
-        )
+        a, b = (torch.cat([p.grad.flatten() for p in getattr(trainer, name).parameters()]) for trainer in (full, half))
         error = ((a - b).norm() / a.norm()).item()
         assert 0 < error < 2**-5  # four layers' roundings of 2^-9 forward, as many backward
 
@@ -136,7 +134,7 @@ def test_a_policy_of_ones_own_stays_itself_around_its_networks():
 
         def distribution(self, z: Tensor) -> Independent:
             hidden, _ = self.memory(z[None])
-            hidden = hidden[0] + self.layers[0](z) * self.layers[0].weight.shape[0]
+            hidden = hidden[0] + self.layers[0](z) * self.layers[0].out_features
             return Independent(Bernoulli(logits=self.layers[1](hidden) * self.scale), 1)
 
     torch.manual_seed(0)
