@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Adam, Optimizer
 
+from advrl.agents.forward import Precision, check_compiler, check_precision, twin
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
 from advrl.distributions import Implicit
@@ -46,9 +47,14 @@ class AdversarialTrainer:
         discriminator_steps, generator_steps: updates of each player per step; each discriminator update takes a
             batch of its own.
         ema: decay of the exponential moving average of the generator (``trainer.average``); 0 turns it off.
+        precision: ``fp32``, or ``bf16``: the networks run in bfloat16, while parameters, their average, optimiser
+            states, distributions, logits, losses and penalties stay float32.
+        compile: run the networks through ``torch.compile``; on CUDA they are recorded as CUDA graphs. Penalties are
+            left out: the compiler cannot differentiate twice.
 
     Raises:
-        TypeError, ValueError: for numbers out of range, or a generator without a source of noise.
+        TypeError, ValueError: for numbers out of range, a generator without a source of noise, bf16 with parameters
+            that are not float32, or ``compile`` where nothing can be compiled.
     """
 
     def __init__(
@@ -70,6 +76,8 @@ class AdversarialTrainer:
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         ema: float = 0.999,
+        precision: Precision = "fp32",
+        compile: bool = False,
     ) -> None:
         game = objective if isinstance(objective, Game) else Game(objective)
         self.generator, self.discriminator = generator, discriminator
@@ -85,6 +93,7 @@ class AdversarialTrainer:
             raise ValueError("give latent=, the dimension of z, or a generator with a method noise(n)")
         self.latent = latent
         self.average = copy.deepcopy(generator).requires_grad_(False) if ema else generator
+        self._averaged: list[Tensor] = list(self.average.parameters())
         self.rates = (number("lr_generator", lr_generator, 0.0), number("lr_discriminator", lr_discriminator, 0.0))
         self.g_opt, self.d_opt = (
             Adam(net.parameters(), lr=rate, betas=betas, fused=self.device.type in ("cpu", "cuda"))
@@ -93,6 +102,7 @@ class AdversarialTrainer:
         self.schedule = schedule
         self.instance_noise = instance_noise
         self.steps = 0
+        self._twins: dict[nn.Module, nn.Module] = {}
         with torch.no_grad():
             probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
         if estimator is None:
@@ -106,6 +116,12 @@ class AdversarialTrainer:
         rate = number("lr_estimator", lr_estimator, 0.0)
         fused = self.device.type in ("cpu", "cuda")
         self.e_opt: Adam | None = Adam(learned, lr=rate, fused=fused) if learned else None
+        check_precision(precision, generator, discriminator)
+        if compile:
+            check_compiler(self.device)
+        self._graphs = compile and self.device.type == "cuda"
+        if compile or precision != "fp32":
+            self._twins = {net: twin(net, precision, compile, self.device) for net in (generator, discriminator)}
 
     @property
     def device(self) -> torch.device:
@@ -127,10 +143,11 @@ class AdversarialTrainer:
 
     def distribution(self, z: Tensor) -> Distribution:
         """The policy's distribution given z (B, latent)."""
-        if hasattr(self.generator, "distribution"):
-            distribution: Distribution = self.generator.distribution(z)  # type: ignore[operator]
+        generator = self._twins.get(self.generator, self.generator)
+        if hasattr(generator, "distribution"):
+            distribution: Distribution = generator.distribution(z)  # type: ignore[operator]
             return distribution
-        sample = self.generator(z)
+        sample = generator(z)
         return Implicit(sample, sample.dim() - 1)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -149,6 +166,8 @@ class AdversarialTrainer:
         Returns:
             Detached scalars on the device, so that nothing waits for it.
         """
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed any more
         self._set_rates()
         reals = batch.chunk(self.discriminator_steps)
         passes = self.discriminator_steps + self.generator_steps - 1
@@ -160,7 +179,7 @@ class AdversarialTrainer:
                 draw = self.estimator.draw(self.distribution(next(noise)))
             metrics |= self._discriminator_step(real, draw)
 
-        with _frozen(self.discriminator):  # its weight gradients are not needed in the generator's step
+        with _frozen(self.d_opt):  # its weight gradients are not needed in the generator's step
             metrics |= self._generator_step(real, draw)
             for _ in range(self.generator_steps - 1):
                 metrics |= self._generator_step(real, self.estimator.draw(self.distribution(next(noise))))
@@ -180,7 +199,7 @@ class AdversarialTrainer:
         }
         if self.steps % self.penalty_every == 0:
             for weight, penalty in self.penalties:
-                value = penalty(self.logits, real, fake).mean()
+                value = penalty(self._exact_logits, real, fake).mean()
                 loss = loss + weight * self.penalty_every * value
                 metrics[penalty.__name__] = value.detach()
         update(self.d_opt, loss)
@@ -205,18 +224,15 @@ class AdversarialTrainer:
 
     def logits(self, x: Tensor) -> Tensor:
         """The discriminator's logits (B,) for samples (B, *event), with instance noise on them if there is any."""
-        if self.instance_noise is not None:
-            std = self.instance_noise(self.steps)
-            x = x + std * torch.randn_like(x) if std else x
-        logits: Tensor = self.discriminator(x)
-        if logits.shape == (len(x), 1):
-            logits = logits.squeeze(1)
-        if logits.shape != (len(x),):
-            raise ValueError(
-                f"the discriminator must give one logit per sample, shape ({len(x)},) or ({len(x)}, 1), "
-                f"got {tuple(logits.shape)}"
-            )
-        return logits
+        return _one_each(self._twins.get(self.discriminator, self.discriminator)(self._noisy(x)), x)
+
+    def _exact_logits(self, x: Tensor) -> Tensor:
+        """The same in full precision, not compiled: they can be differentiated twice."""
+        return _one_each(self.discriminator(self._noisy(x)), x)
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        std = 0.0 if self.instance_noise is None else self.instance_noise(self.steps)
+        return x + std * torch.randn_like(x) if std else x
 
     def _set_rates(self) -> None:
         if self.schedule is None:
@@ -231,8 +247,8 @@ class AdversarialTrainer:
         if not self.ema:
             return
         decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        parameters = [p.detach() for p in self.generator.parameters()]
-        torch._foreach_lerp_([p.detach() for p in self.average.parameters()], parameters, 1 - decay)
+        parameters: list[Tensor] = [p for group in self.g_opt.param_groups for p in group["params"]]
+        torch._foreach_lerp_(self._averaged, parameters, 1 - decay)
         for mine, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(live)
 
@@ -281,9 +297,22 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
+def _one_each(logits: Tensor, x: Tensor) -> Tensor:
+    """Logits (B,) of samples x (B, *event) from a discriminator's output (B,) or (B, 1)."""
+    if logits.shape == (len(x), 1):
+        logits = logits.squeeze(1)
+    if logits.shape != (len(x),):
+        raise ValueError(
+            f"the discriminator must give one logit per sample, shape ({len(x)},) or ({len(x)}, 1), "
+            f"got {tuple(logits.shape)}"
+        )
+    return logits
+
+
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    trainable = [p for p in module.parameters() if p.requires_grad]
+def _frozen(optimiser: Optimizer) -> Iterator[None]:
+    """Its parameters take no gradient inside. An optimiser's list is at hand; a module's is gathered each time."""
+    trainable = [p for group in optimiser.param_groups for p in group["params"] if p.requires_grad]
     for p in trainable:
         p.requires_grad_(False)
     try:

@@ -245,7 +245,7 @@ class _Run:
         self.trainer.load_state_dict(state["trainer"])
         if isinstance(self.stream, Stream) and state["data"] is not None:
             self.stream.load_state_dict(state["data"])
-        self.meter.load_state_dict(_to(state["meter"], self.trainer.device))
+        self.meter.load_state_dict(state["meter"])
         self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
         set_rng_state(state["rng"])
 
@@ -253,14 +253,6 @@ class _Run:
 def _all_finite(module: nn.Module) -> bool:
     parameters = [p.detach() for p in module.parameters()]
     return not parameters or bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all())
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    return [_to(item, device) for item in value] if isinstance(value, list) else value
 
 
 class _StopRequest:

@@ -39,7 +39,8 @@ class Implicit(Distribution):
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """The value itself, (*sample_shape, *batch, *event); repeated draws are equal."""
-        return self.value.expand(self._extended_shape(torch.Size(sample_shape)))
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return self.value.view(shape) if shape.numel() == self.value.numel() else self.value.expand(shape)
 
     def log_prob(self, value: Tensor) -> NoReturn:
         raise NotImplementedError("an implicit distribution G(z) has no density: use the Path estimator")

@@ -83,7 +83,8 @@ class Estimator(ABC):
         Raises:
             ValueError: if the cost has another shape.
         """
-        return _cost_of(draw, cost).mean(0)
+        value = _cost_of(draw, cost)
+        return value[0] if self.n == 1 else value.mean(0)
 
     def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
         """Draw and return the surrogate, (*batch)."""

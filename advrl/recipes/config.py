@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from advrl.agents.forward import Precision
 from advrl.checks import choice, integer, number
 from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
@@ -17,7 +18,7 @@ from advrl.plots import image_grid, save_png
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
-RESUMABLE = ("steps", "out", "device", "resume", "log_every", "checkpoint_every", "picture_every", "quiet")
+RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet")
 """What may differ from the saved configuration when a run is resumed."""
 
 
@@ -64,6 +65,10 @@ class AdversarialConfig:
     """Of everything random in the run."""
     seeds: int = 1
     """Train this many runs, with seeds counted up from --seed, each in a folder of its own."""
+    precision: Precision = "fp32"
+    """fp32, or bf16: the networks run in bfloat16; parameters, losses and penalties stay float32."""
+    compile: bool = False
+    """Run the networks through torch.compile; needs a C++ compiler, on CUDA Triton. Takes up to a minute to begin."""
     deterministic: bool = False
     """Use only deterministic algorithms (slower on a GPU)."""
     device: str = "auto"
@@ -73,7 +78,7 @@ class AdversarialConfig:
     out: Path | None = None
     """Folder of the run. Default: the next free runs/RECIPE-N."""
     resume: Path | None = None
-    """Folder of a run to go on with; only --steps, --out, --device and the logging options may change."""
+    """Folder of a run to go on with; only --steps, --out, --device, --compile and the logging options may change."""
     log_every: int = 100
     """Steps between two rows of metrics.csv."""
     checkpoint_every: int = 1000
@@ -98,6 +103,7 @@ class AdversarialConfig:
             choice("baseline", self.baseline, BASELINES)
         if self.samples is not None:
             integer("--samples", self.samples)
+        choice("precision", self.precision, get_args(Precision))
         for name in ("latent", "width", "batch_size", "steps", "discriminator_steps", "generator_steps", "seeds",
                      "log_every", "checkpoint_every", "picture_every"):  # fmt: skip
             integer(flag(name), getattr(self, name))

@@ -111,4 +111,6 @@ def make_trainer(
         discriminator_steps=config.discriminator_steps,
         generator_steps=config.generator_steps,
         ema=config.ema,
+        precision=config.precision,
+        compile=config.compile,
     )

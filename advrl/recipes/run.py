@@ -178,7 +178,8 @@ class Run:
 
     def evaluate(self, splits: int = 10) -> Report | ModeReport:
         """The policy against real data that it never saw."""
-        return self.config.build(self.device).evaluator.evaluate(self.policy.sample, splits=splits)
+        config = replace(self.config, compile=False) if getattr(self.config, "compile", False) else self.config
+        return config.build(self.device).evaluator.evaluate(self.policy.sample, splits=splits)
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:
