@@ -207,6 +207,10 @@ def _plot(options: Plot) -> int:
 
     if len(options.runs) == 1 and options.out is None and (options.runs[0] / "metrics.csv").exists():
         path = progress_plot(options.runs[0], options.metrics or None)
+        if (options.runs[0] / "probe.csv").exists():
+            from advrl.lab import probe_plot
+
+            print(f"Written:\n  {probe_plot(options.runs[0])}")
     else:
         path = options.out or Path("curves.png")
         curves(options.runs, options.metrics or None, path, smooth=options.smooth)

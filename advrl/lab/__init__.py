@@ -2,9 +2,11 @@
 
 from advrl.lab.compare import compare
 from advrl.lab.discrete import Bits, Choice, Tucker
+from advrl.lab.figures import bias_variance_plot, histogram_plot, probe_plot, save_figures, variance_plot
 from advrl.lab.gaussian import Cosine, Exponential, NormalSquare, Quadratic
 from advrl.lab.models import BinaryVAE, LogisticRegression
 from advrl.lab.moments import Moments
+from advrl.lab.probe import GradientProbe
 from advrl.lab.problem import Known, Problem
 from advrl.lab.sequence import RewardToGo, Sequence
 from advrl.lab.table import Row, Table
@@ -33,6 +35,7 @@ __all__ = [
     "Choice",
     "Cosine",
     "Exponential",
+    "GradientProbe",
     "Known",
     "LogisticRegression",
     "Moments",
@@ -44,5 +47,10 @@ __all__ = [
     "Sequence",
     "Table",
     "Tucker",
+    "bias_variance_plot",
     "compare",
+    "histogram_plot",
+    "probe_plot",
+    "save_figures",
+    "variance_plot",
 ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from advrl.checks import integer
+from advrl.distributed import world_size
 from advrl.estimators import Estimator
 from advrl.lab.harness import CHUNK, Measured, fitted, measure, pilot, trial
 from advrl.lab.moments import Moments
@@ -78,14 +79,17 @@ def compare(
         raise ValueError(f"no estimator fits {problem.name}: {'; '.join(refused.values()) or 'none was given'}")
 
     truth = problem.truth()
-    direction = None if truth is None else _direction(truth)
+    if truth is None:
+        first = next((row for row in fit if row[1].unbiased), fit[0])
+        direction = _direction(pilot(first[1], problem, first[3], seed, chunk))
+    else:
+        direction = _direction(truth)
     rows, moments, draws = [], [], []
-    for name, estimator, evaluations, numbers in sorted(fit, key=lambda row: not row[1].unbiased):
+    for name, estimator, evaluations, numbers in fit:
         label = (seed + zlib.crc32(f"{name} {estimator.n}".encode())) % 2**32
         centre = truth
         if truth is None or len(truth) > 1:  # with one number every centre is exact, see ``moments``
             centre = pilot(estimator, problem, numbers, label, chunk)
-        direction = _direction(centre) if direction is None else direction
         found = measure(
             estimator, problem, replicates, numbers=numbers, centre=centre, direction=direction,
             seed=label, chunk=chunk, keep=KEPT,
@@ -139,7 +143,7 @@ def _row(
         variance_error=m.total_error,
         closed_form=problem.closed_form(estimator),
         evaluations=evaluations,
-        microseconds=1e6 * found.seconds / m.count,
+        microseconds=1e6 * found.seconds * world_size() / m.count,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advrl.lab.table import Row, Table
-from advrl.plots import save_figure, style
+from advrl.plots import read_metrics, save_figure, style
 from advrl.plots.style import MUTED, PALETTE
 
 if TYPE_CHECKING:
@@ -151,3 +151,49 @@ def save_figures(table: Table, folder: str | Path) -> list[Path]:
     return paths
 
 
+
+
+def probe_plot(run: str | Path) -> Path:
+    """Draw ``probe.csv`` of a run into ``plots/probe.png`` and return that path.
+
+    Raises:
+        ValueError: if the file is no table of a probe.
+        OSError: if it cannot be read, or the figure not written.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    run = Path(run)
+    table = read_metrics(run / "probe.csv")
+    names = [column.removesuffix("/bias") for column in table if column.endswith("/bias")]
+    if not names:
+        raise ValueError(f"{run / 'probe.csv'} holds no estimator's bias")
+    steps = np.array(table["step"])
+    floor = np.array(table["reference/error"])
+    with style():
+        figure = Figure(figsize=(9.6, 3.2))
+        bias, variance, cosine = figure.subplots(1, 3)
+        if floor.max() > 0:
+            bias.fill_between(steps, 0, floor, color=MUTED, alpha=0.2, lw=0, label="the reference's error")
+        for index, name in enumerate(names):
+            look = {**_look(index), "ms": 3, "marker": _look(index)["marker"] if len(steps) <= 20 else None}
+            seen = np.abs(np.array(table[f"{name}/z"])) > np.array(table["bound"])
+            values = np.array(table[f"{name}/bias"])
+            bias.plot(steps, values, label=_plain(name), **look)
+            bias.plot(steps[seen], values[seen], linestyle="none", color=look["color"], marker="o", ms=5)
+            variance.plot(steps, table[f"{name}/variance"], **look)
+            cosine.plot(steps, table[f"{name}/cosine"], **look)
+        variance.set_yscale("log")
+        cosine.axhline(0, color=MUTED, lw=0.8)
+        bias.set_ylim(bottom=0)
+        for axis, title in (
+            (bias, "|bias| / |gradient|"),
+            (variance, "variance / |gradient|²"),
+            (cosine, "cosine of one estimate"),
+        ):
+            axis.set_title(title)
+            axis.set_xlabel("step")
+        figure.legend(
+            loc="outside upper left", ncols=len(names) + 1, title="large points: biased beyond the noise", alignment="left"
+        ).get_title().set_color(MUTED)
+    return save_figure(figure, run / "plots" / "probe.png")

@@ -24,7 +24,7 @@ from torch import Tensor
 from advrl.checks import integer
 from advrl.distributed import rank, world_size
 from advrl.estimators import Estimator, fit_loss, modules_of
-from advrl.lab.moments import Moments, gather
+from advrl.lab.moments import Moments, gather, summed
 from advrl.lab.problem import Problem
 from advrl.seeding import isolated
 
@@ -40,7 +40,7 @@ def gradients(estimator: Estimator, problem: Problem, replicates: int) -> Tensor
     shape = problem.node.shape
     leaf = problem.node.detach().expand(replicates, *shape).clone().requires_grad_()
     surrogate = estimator(problem.distribution(leaf), problem.cost)
-    loss = surrogate.sum() / surrogate[0].numel()  # the sum over replicates of the mean over the batch
+    loss = surrogate.sum() * (replicates / surrogate.numel())  # the sum over replicates of the mean over the batch
     (at_node,) = torch.autograd.grad(loss, leaf)
     if not problem.parameters:
         return at_node.flatten(1) if shape else at_node[:, None]
@@ -121,15 +121,24 @@ def trial(estimator: Estimator, problem: Problem) -> Trial:
 
     with isolated(0):
         gradients(frozen(estimator), replace(problem, cost=counting), 2)
-    return Trial(sum(counts) / (2 * distribution.batch_shape[1:].numel()), max(1, max(sizes) // 2))
+    return Trial(sum(counts) / distribution.batch_shape.numel(), max(1, max(sizes) // 2))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Moments of an estimator's gradients, of their component along a direction, some of those, and the seconds taken."""
+    """Moments of an estimator's gradients, and what goes with them.
+
+    Args:
+        moments: of the gradients.
+        component: of their component along the direction.
+        cosine: () mean cosine of one gradient with the direction; 0 for P = 1, where there is only a sign.
+        draws: some of the components.
+        seconds: that the draws took on this rank.
+    """
 
     moments: Moments
     component: Moments
+    cosine: Tensor
     draws: Tensor
     seconds: float
 
@@ -145,6 +154,7 @@ def measure(
     seed: int = 0,
     chunk: int = CHUNK,
     keep: int = 0,
+    share: bool = True,
 ) -> Measured:
     """Moments of ``replicates`` gradient estimates, drawn in chunks, shared out over the ranks of a distributed run.
 
@@ -156,26 +166,32 @@ def measure(
         seed: of the draws: chunk i of one seed is always the same.
         chunk: numbers per chunk; more replicates than fit go into further chunks.
         keep: how many components along the direction to return, of this rank's.
+        share: whether the ranks of a distributed run share the work; else each does all of it.
     """
     size = max(1, min(integer("replicates", replicates, 2), integer("chunk", chunk) // numbers))
     template, stateful = frozen(estimator), bool(modules_of(estimator))
     total, along = Moments.empty(centre), Moments.empty(centre @ direction[:, None])
+    cosines = centre.new_zeros(())
     kept: list[Tensor] = []
     with isolated(seed):
         start = _now(problem)
         for index, count in _chunks(replicates, size):
-            if index % world_size() != rank():
+            if share and index % world_size() != rank():
                 continue
             torch.manual_seed(_seed(seed, index))
             found = gradients(copy.deepcopy(template) if stateful else template, problem, count).double()
             component = found @ direction[:, None]
             total = total.merge(Moments.of(found, centre))
             along = along.merge(Moments.of(component, along.centre))
+            if len(direction) > 1:
+                cosines = cosines + (component[:, 0] / found.norm(dim=1).clamp(min=1e-300)).sum()
             if sum(map(len, kept)) < keep:
                 kept.append(component[:keep, 0])
         seconds = _now(problem) - start
     draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
-    return Measured(gather(total), gather(along), draws, seconds)
+    if share:
+        total, along, cosines = gather(total), gather(along), summed(cosines)
+    return Measured(total, along, cosines / total.count, draws, seconds)
 
 
 def pilot(estimator: Estimator, problem: Problem, numbers: int, seed: int = 0, chunk: int = CHUNK) -> Tensor:

@@ -126,3 +126,11 @@ def gather(moments: Moments) -> Moments:
         first, second, skew = part[3:].chunk(3)
         merged = merged.merge(Moments(m.centre, int(part[0]), first, second, part[1], part[2], skew))
     return merged
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks; itself with one."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value

@@ -26,8 +26,9 @@ class Problem:
     Args:
         name: for titles.
         node: (*shape) the distribution's parameters; with ``parameters``, as their network made them, graph and all.
-        distribution: (R, *shape) nodes to a distribution of batch shape (R, *batch): one leading axis more.
-        cost: (n, R, *batch, *event) samples to (n, R, *batch) costs.
+        distribution: (R, *shape) nodes to a distribution of batch shape (R, *batch), one leading axis more; or with
+            that axis folded into the batch, (R * B,).
+        cost: (n, R, *batch, *event) samples to (n, R, *batch) costs; folded likewise.
         gradient: (*shape) the exact gradient at the node, where it is known.
         variance: the exact total variance at the node of one estimate, where it is known; ``None`` else.
         width: numbers that the cost makes of one number of a sample; for the size of the chunks.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.estimators import Estimator, fitting, make_estimator
+from advrl.lab import GradientProbe
 from advrl.nn import FAMILIES, Policy
 from advrl.objectives import GAMES, Game, Objective, from_cost, r1
-from advrl.recipes.config import AdversarialConfig
+from advrl.recipes.config import AdversarialConfig, probed
 from advrl.recipes.userfile import load_object
 
 R1_EVERY = 4
@@ -105,3 +108,17 @@ def make_trainer(config: AdversarialConfig, policy: Policy, discriminator: nn.Mo
         generator_steps=config.generator_steps,
         ema=config.ema,
     )
+
+
+def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:
+    """What ``--probe-gradients`` asks for; the run's own estimator is probed as it has learned, others as they begin."""
+    names = probed(config)
+    if not names:
+        return None
+    trainer = parts.trainer
+    own = estimator_name(config, trainer.generator)
+    estimators = {
+        name: trainer.estimator if name == own else make_estimator(name, temperature=config.temperature)
+        for name in names
+    }
+    return GradientProbe(trainer, estimators, parts.real, folder)

@@ -19,14 +19,16 @@ from torch import Tensor
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
-from advrl.agents.fit import fit
+from advrl.agents.fit import Every, fit
 from advrl.agents.report import Report
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
+from advrl.lab import probe_plot
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
 from advrl.recipes.config import differences, from_dict, to_dict
 from advrl.recipes.images import MONITOR
+from advrl.recipes.parts import gradient_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
 
@@ -118,6 +120,8 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 def _run(folder: Path, config: Any, parts: Any) -> str:
     """Train, judge, draw; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
+    probe = gradient_probe(config, parts, folder)
+    callbacks = parts.callbacks(folder, config.picture_every)
     fit(
         parts.trainer,
         parts.real,
@@ -126,7 +130,7 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
         seed=config.seed,
         out=folder,
         resume=config.resume is not None,
-        callbacks=parts.callbacks(folder, config.picture_every),
+        callbacks=callbacks if probe is None else [*callbacks, Every(config.probe_every, probe)],
         monitor=MONITOR,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -139,6 +143,9 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
     measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds}
     write_atomically(folder / "evaluation.json", json.dumps(measured, indent=2).encode())
     progress_plot(folder)
+    if probe is not None:
+        probe.close()
+        probe_plot(folder)
     save_report_plot(report, folder)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
@@ -292,6 +299,7 @@ def _written(folder: Path) -> str:
     lines += [
         f"  {folder / 'plots'}/  curves.png, class_shares.png",
         f"  {folder / 'metrics.csv'}, {folder / 'tensorboard'}/, {folder / 'evaluation.json'}",
+        *[f"  {folder / 'probe.csv'}, {folder / 'plots' / 'probe.png'}"] * (folder / "probe.csv").exists(),
         f"  {folder / 'generator.safetensors'}, {folder / 'checkpoint.pt'}",
         "Next:",
         f"  advrl sample {folder} -n 64",
