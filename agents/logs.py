@@ -31,7 +31,7 @@ class MetricsLog:
         resume_step: step of the checkpoint that the run goes on from. Rows after it are cut, as is a half-written last
             one, and TensorBoard forgets events after it. None begins a new log.
         tensorboard: also write TensorBoard events, to ``folder/tensorboard``.
-        name: of the table, ``folder/name.csv``; the events of another than ``metrics`` go to ``folder/tensorboard/name``.
+        name: of the table, ``folder/name.csv``; events of another than ``metrics`` go to ``folder/tensorboard/name``.
 
     Raises:
         FileExistsError: if a new log is to begin where there is one already.

@@ -83,9 +83,7 @@ def run(options: Any, folder: Callable[[], Path], say: Callable[[str], None] = p
             series[name] = made
     if not series:
         raise ValueError("; ".join(impossible.values()))
-    table = compare(
-        series, known, replicates=replicates, device=device, seed=options.seed, warmup=options.warmup
-    )
+    table = compare(series, known, replicates=replicates, device=device, seed=options.seed, warmup=options.warmup)
     table = dataclasses.replace(table, refused={**impossible, **table.refused})
     say(str(table))
     from advrl.distributed import rank

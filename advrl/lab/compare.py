@@ -1,9 +1,9 @@
 r"""Compare gradient estimators on one problem.
 
-The z-score of a coordinate's bias is (mean - exact) / (s / sqrt(R)), Student's t with R - 1 degrees of freedom for normal
-estimates, and asymptotically whatever they are. With P coordinates the largest |z| is shown, against Bonferroni's
-bound t_{R-1, 1 - a / 2P}: right however the coordinates depend on each other, a = 1/1000 the chance that one unbiased row
-is marked.
+The z-score of a coordinate's bias is (mean - exact) / (s / sqrt(R)), Student's t with R - 1 degrees of freedom for
+normal estimates, and asymptotically whatever they are. With P coordinates the largest |z| is shown, against
+Bonferroni's bound t_{R-1, 1 - a / 2P}: right however the coordinates depend on each other, a = 1/1000 the chance that
+one unbiased row is marked.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def compare(
     rows, moments, draws = [], [], []
     for name, estimator, evaluations, numbers in fit:
         label = (seed + zlib.crc32(f"{name} {estimator.n}".encode())) % 2**32
-        centre = truth
-        if truth is None or len(truth) > 1:  # with one number every centre is exact, see ``moments``
+        if truth is not None and len(truth) == 1:  # with one number every centre is exact, see ``moments``
+            centre = truth
+        else:
             centre = pilot(estimator, problem, numbers, label, chunk)
         found = measure(
             estimator, problem, replicates, numbers=numbers, centre=centre, direction=direction,
@@ -168,6 +169,6 @@ def z_bound(replicates: int, parameters: int, false_alarm: float = FALSE_ALARM) 
 
 
 def _length(moments: Moments, exact: Tensor) -> float:
-    """Length of the bias: the square of what is seen holds the noise's share, total variance / R, which is taken off."""
+    """Length of the bias: its square as seen holds the noise's share, total variance / R, which is taken off."""
     square = ((moments.mean - exact) ** 2).sum() - moments.variance.sum() / moments.count
     return float(square.clamp(min=0).sqrt())

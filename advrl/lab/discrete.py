@@ -1,7 +1,7 @@
 """Discrete variables: every answer is a sum over all outcomes, in float64 and exact.
 
-Tucker et al. (2017) and Grathwohl et al. (2018) for the one-bit problem; Mohamed et al. (2020), section 5, for the role of
-the cost. With one bit there is a constant baseline of no variance at all, which flatters: look at several bits too.
+Tucker et al. (2017) and Grathwohl et al. (2018) for the one-bit problem; Mohamed et al. (2020), section 5, for the role
+of the cost. With one bit there is a constant baseline of no variance at all, which flatters: look at several bits too.
 """
 
 from __future__ import annotations
@@ -154,4 +154,3 @@ class Choice(Enumerable):
             width=2 if self.cost == "mlp" else 1,
         )
         return enumerated(problem)
-

@@ -47,6 +47,7 @@ def support(distribution: Distribution) -> Tensor:
         base = base.base_dist
     like = next(t for t in (vars(base).get("logits"), base.mean) if t is not None)
     each = _outcomes_each(base)
+    assert each is not None
     variables = distribution.event_shape.numel()
     if isinstance(base, OneHotCategorical):
         variables //= base.event_shape[-1]
@@ -73,7 +74,7 @@ def _outcomes_each(base: Distribution) -> int | None:
 
 
 def expectation(distribution: Distribution, cost: Callable[[Tensor], Tensor]) -> Tensor:
-    """E[cost(x)] for each entry of the batch, (*batch), differentiable to any order; ``cost`` is given (K, *batch, *event)."""
+    """E[cost(x)] per entry of the batch, (*batch), differentiable to any order; the cost sees (K, *batch, *event)."""
     x = support(distribution)
     shape = distribution.batch_shape
     x = x.reshape(len(x), *[1] * len(shape), *distribution.event_shape).expand(
@@ -97,13 +98,11 @@ def score_expectations(problem: Problem) -> ScoreMoments:
         return prob @ x
 
     f = value[:, None].expand_as(score)
-    return ScoreMoments(
-        *(mean(x).cpu() for x in (f, f**2, score**2, f * score, f * score**2, f**2 * score**2))
-    )
+    return ScoreMoments(*(mean(x).cpu() for x in (f, f**2, score**2, f * score, f * score**2, f**2 * score**2)))
 
 
 def exact_variance(problem: Problem) -> Callable[[Estimator], float | None]:
-    """Closed forms for a problem of batch shape (): Score with a constant baseline or leave-one-out, StraightThrough."""
+    """Closed forms for batch shape (): Score with a constant baseline or leave-one-out, StraightThrough."""
     moments = score_expectations(problem)
 
     def variance(estimator: Estimator) -> float | None:

@@ -113,9 +113,9 @@ def histogram_plot(table: Table) -> Figure:
     import numpy as np
     from matplotlib.figure import Figure
 
-    pairs = [(row, draws.numpy()) for row, draws in zip(table.rows, table.draws, strict=True) if len(draws)]
-    if not pairs:
+    if not table.draws:
         raise ValueError("this table keeps no estimates to draw: it was read from a file")
+    pairs = [(row, draws.numpy()) for row, draws in zip(table.rows, table.draws, strict=True) if len(draws)]
     columns = min(4, len(pairs), max(2, math.ceil(len(pairs) / 3)))
     names = list(_series(table))
     with style():
@@ -125,7 +125,7 @@ def histogram_plot(table: Table) -> Figure:
             axis.remove()
         for axis, (row, draws) in zip(axes, pairs, strict=False):
             low, high = np.quantile(draws, [0.005, 0.995])
-            if high > low:
+            if high - low > 1e-9 * max(abs(low), abs(high)):
                 axis.hist(draws, bins=40, range=(low, high), color=_look(names.index(row.name))["color"], alpha=0.8)
             else:
                 axis.axvline(low, color=_look(names.index(row.name))["color"], lw=3)
@@ -151,8 +151,6 @@ def save_figures(table: Table, folder: str | Path) -> list[Path]:
     return paths
 
 
-
-
 def probe_plot(run: str | Path) -> Path:
     """Draw ``probe.csv`` of a run into ``plots/probe.png`` and return that path.
 
@@ -174,18 +172,20 @@ def probe_plot(run: str | Path) -> Path:
         figure = Figure(figsize=(9.6, 3.2))
         bias, variance, cosine = figure.subplots(1, 3)
         if floor.max() > 0:
-            bias.fill_between(steps, 0, floor, color=MUTED, alpha=0.2, lw=0, label="the reference's error")
+            bias.plot(steps, floor, color=MUTED, lw=1, ls="--", label="the reference's error")
         for index, name in enumerate(names):
             look = {**_look(index), "ms": 3, "marker": _look(index)["marker"] if len(steps) <= 20 else None}
             seen = np.abs(np.array(table[f"{name}/z"])) > np.array(table["bound"])
-            values = np.array(table[f"{name}/bias"])
-            bias.plot(steps, values, label=_plain(name), **look)
-            bias.plot(steps[seen], values[seen], linestyle="none", color=look["color"], marker="o", ms=5)
+            height = np.maximum(table[f"{name}/bias"], table[f"{name}/noise"])
+            bias.plot(steps, height, color=look["color"], lw=0.8, label=_plain(name), marker=look["marker"], ms=3)
+            for which, face in ((seen, look["color"]), (~seen, "white")):
+                marks = {**look, "marker": _look(index)["marker"], "ms": 4, "linestyle": "none"}
+                bias.plot(steps[which], height[which], markerfacecolor=face, **marks)
             variance.plot(steps, table[f"{name}/variance"], **look)
             cosine.plot(steps, table[f"{name}/cosine"], **look)
         variance.set_yscale("log")
         cosine.axhline(0, color=MUTED, lw=0.8)
-        bias.set_ylim(bottom=0)
+        bias.set_yscale("log")
         for axis, title in (
             (bias, "|bias| / |gradient|"),
             (variance, "variance / |gradient|²"),
@@ -194,6 +194,9 @@ def probe_plot(run: str | Path) -> Path:
             axis.set_title(title)
             axis.set_xlabel("step")
         figure.legend(
-            loc="outside upper left", ncols=len(names) + 1, title="large points: biased beyond the noise", alignment="left"
+            loc="outside upper left",
+            ncols=len(names) + 1,
+            title="bias: filled where it stands out of the noise, else hollow, at the noise",
+            alignment="left",
         ).get_title().set_color(MUTED)
     return save_figure(figure, run / "plots" / "probe.png")

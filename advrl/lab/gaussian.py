@@ -52,8 +52,8 @@ def _best(moments: ScoreMoments, n: int) -> dict[str, Estimator]:
 class NormalSquare(Known):
     """N(theta, 1) with the cost x^2: the lecture's experiment; the gradient is 2 theta.
 
-    One draw of the score function has the variance theta^4 + 14 theta^2 + 15 (87 at theta = 2), of the path derivative 4.
-    """
+    One draw of the score function has the variance theta^4 + 14 theta^2 + 15 (87 at theta = 2), of the path derivative
+    4."""
 
     name: ClassVar[str] = "normal-square"
     samples: ClassVar[tuple[int, ...]] = (10, 100, 1_000, 10_000, 100_000)
@@ -155,7 +155,7 @@ class Quadratic(Mohamed):
 
 @dataclass(frozen=True)
 class Cosine(Mohamed):
-    """N(mu, sigma^2) with the cost cos(k x), gradient in mu: the score function can beat the path derivative.
+    """N(mu, sigma^2) with the cost cos(k x); gradient in mu: the score function can beat the path derivative.
 
     With q = exp(-k^2 sigma^2) the gradient is -k sin(k mu) sqrt(q). At the defaults one draw of the path derivative has
     nine times the variance of the score function.
@@ -198,7 +198,7 @@ class Cosine(Mohamed):
 
 @dataclass(frozen=True)
 class Exponential(Mohamed):
-    """N(mu, sigma^2) with the cost exp(-k x^2), gradient in mu: flat in the tails, steep between them.
+    """N(mu, sigma^2) with the cost exp(-k x^2); gradient in mu: flat in the tails, steep between them.
 
     With a = 1 + 2 k sigma^2 and Z = a^(-1/2) exp(-k mu^2 / a) the gradient is -2 k mu Z / a.
     """

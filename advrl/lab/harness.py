@@ -1,8 +1,9 @@
-r"""Many gradient estimates at once: the replicate axis is put into the distribution's batch shape, and never looped over.
+r"""Many gradient estimates at once: the replicate axis goes into the distribution's batch, and is never looped over.
 
 The node, the distribution's parameters theta, is copied R times into one leaf (R, *shape). The estimator sees a
-distribution of batch shape (R, *batch) and gives (R, *batch) surrogates; since no replicate depends on another's copy, one
-backward of their sum gives R independent estimates at the node. Parameters w behind a network follow by the chain rule,
+distribution of batch shape (R, *batch) and gives (R, *batch) surrogates; since no replicate depends on another's copy,
+one backward of their sum gives R independent estimates at the node. Parameters w behind a network follow by the chain
+rule,
 
     g_w = J' g_theta,    J = d theta / d w,
 

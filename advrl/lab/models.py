@@ -23,12 +23,12 @@ from advrl.seeding import isolated
 
 @dataclass(frozen=True)
 class BinaryVAE(Known):
-    """A variational autoencoder with binary latents on scikit-learn's digits, in black and white; the encoder's gradient.
+    """A variational autoencoder with binary latents on scikit-learn's digits, in black and white.
 
-    Linear encoder and decoder, as the one-layer model of Tucker et al. (2017) and Grathwohl et al. (2018), but with so few
-    latents that their exact gradient is a sum over all outcomes. It is first trained a little, by that gradient. The
-    cost of latents is -log p(x | b), and the gradient that with respect to the log-odds of q(b | x), averaged over a
-    batch of images.
+    Linear encoder and decoder, as the one-layer model of Tucker et al. (2017) and Grathwohl et al. (2018), but with so
+    few latents that their exact gradient is a sum over all outcomes. It is first trained a little, by that gradient.
+    The cost of latents is -log p(x | b), and the gradient that with respect to the log-odds of q(b | x), averaged over
+    a batch of images.
     """
 
     name: ClassVar[str] = "binary-vae"
@@ -65,7 +65,9 @@ class BinaryVAE(Known):
         optimiser = torch.optim.Adam(parameters, lr=0.02)
         for _ in range(self.training):
             logits = encoder(2 * x - 1)
-            divergence = (logits.sigmoid() * logits - softplus(logits)).sum(-1)  # to the prior Bernoulli(1/2), less K log 2
+            divergence = (logits.sigmoid() * logits - softplus(logits)).sum(
+                -1
+            )  # to the prior Bernoulli(1/2), less K log 2
             loss = (expectation(posterior(logits), cost) + divergence).mean()
             optimiser.zero_grad()
             loss.backward()
@@ -84,11 +86,11 @@ class BinaryVAE(Known):
 
 @dataclass(frozen=True)
 class LogisticRegression(Known):
-    """Bayesian logistic regression on scikit-learn's breast-cancer data, 31 weights with a mean-field normal posterior.
+    """Bayesian logistic regression on scikit-learn's breast-cancer data; 31 weights with a mean-field normal posterior.
 
-    Mohamed et al. (2020), section 8: inputs standardised, a bias, batches of 32. The cost of weights is the batch's mean
-    negative log-likelihood. For given data x.w is normal, so the exact gradient in means and log standard deviations is
-    a one-dimensional Gauss-Hermite quadrature per row.
+    Mohamed et al. (2020), section 8: inputs standardised, a bias, batches of 32. The cost of weights is the batch's
+    mean negative log-likelihood. For given data x.w is normal, so the exact gradient in means and log standard
+    deviations is a one-dimensional Gauss-Hermite quadrature per row.
     """
 
     name: ClassVar[str] = "logistic-regression"

@@ -4,8 +4,9 @@ Of R draws g in R^P with u = g - c for a fixed centre c and q = |u|^2, what is k
 
     mean(u), sum (u - mean)^2 per coordinate,    mean(q), sum (q - mean)^2,    sum (u - mean)(q - mean) per coordinate
 
-Two sets merge exactly by Chan, Golub & LeVeque (1979) and Pébay (2008), eq. 2.1 and 3.x for co-moments. The total variance V
-is the sum over coordinates; its standard error needs the spread of |g - mean|^2 = q - 2 d.u + |d|^2 with d = mean(u),
+Two sets merge exactly by Chan, Golub & LeVeque (1979) and Pébay (2008), eq. 2.1 and 3.x for co-moments. The total
+variance V is the sum over coordinates; its standard error needs the spread of |g - mean|^2 = q - 2 d.u + |d|^2 with d =
+mean(u),
 
     Var |g - mean|^2 = Var q - 4 d.Cov(q, u) + 4 d'Cov(u)d
 
@@ -107,12 +108,12 @@ class Moments:
         For P = 1 it is sqrt((m4 - s^4) / R), which for normal draws is s^2 sqrt(2 / R).
         """
         d, count = self.first, self.count
-        spread = self.spread / count - 4 * (d * self.skew).sum() / count + 4 * (d * d * self.variance).sum()
-        return float((spread.clamp(min=0) / count).sqrt())
+        spread = self.spread - 4 * (d * self.skew).sum() + 4 * (d * d * self.second).sum()
+        return float((spread.clamp(min=0) / count**2).sqrt())
 
 
 def gather(moments: Moments) -> Moments:
-    """Merge the moments of all ranks, in the order of the ranks, so that every rank has the same; as they are with one."""
+    """Merge the moments of all ranks, in the order of the ranks, so that every rank has the same."""
     ranks = world_size()
     if ranks == 1:
         return moments

@@ -1,13 +1,14 @@
 r"""Gradient estimators measured inside a running GAN, at the current policy and the current discriminator.
 
-The gradient that is looked at is that of the policy's objective at the policy's own numbers (the logits, means, ... that
-the network gives), for a few fixed noise vectors z: what every estimator hands to the network, before the network's
-Jacobian, which is the same for all. The discriminator is held still. The truth is the sum over all outcomes where the
-policy has few enough, else a leave-one-out estimate over at least 10^5 draws, whose own error is shown and enters every
-z-score. Per estimator, with reference r, mean m and total variance V over R estimates:
+The gradient that is looked at is that of the policy's objective at the policy's own numbers (the logits, means, ...
+that the network gives), for a few fixed noise vectors z: what every estimator hands to the network, before the
+network's Jacobian, which is the same for all. The discriminator is held still. The truth is the sum over all outcomes
+where the policy has few enough, else a leave-one-out estimate over at least 10^5 draws, whose own error is shown and
+enters every z-score. Per estimator, with reference r, mean m and total variance V over R estimates:
 
-    bias     |m - r| / |r|, the squares cleared of the noise's share       z      the largest coordinate of m - r in errors
-    variance V / |r|^2, of one estimate                                    cosine the mean cosine of one estimate with r
+    bias     |m - r| / |r|, the squares cleared of the noise's share       z      the largest coordinate of m - r in
+    errors variance V / |r|^2, of one estimate                                    cosine the mean cosine of one estimate
+    with r
 
 A probe runs with random generators of its own and leaves the run as it was, bit for bit.
 Shapes: R replicates, S samples, B noise vectors.
@@ -55,7 +56,7 @@ class GradientProbe:
 
     Raises:
         TypeError: for a generator that is no Policy.
-        ValueError: if an estimator cannot treat the policy's distribution, or there is no estimator, or the policy has no
+        ValueError: if an estimator cannot treat the policy's distribution, there is no estimator, or the policy has no
             density that a reference could be made with.
     """
 
@@ -110,8 +111,9 @@ class GradientProbe:
             self._log.close()
 
     def measure(self, seed: int = 0) -> dict[str, float]:
-        """The numbers of a row: ``NAME/bias``, ``NAME/z``, ``NAME/variance``, ``NAME/cosine`` and the reference's own.
+        """The numbers of a row: ``NAME/bias``, ``noise``, ``z``, ``variance``, ``cosine`` and the reference's own.
 
+        ``NAME/noise`` is the standard error of the bias vector, the reference's share included, in the same unit.
         ``reference/error`` is the reference's standard error as a share of its length, ``reference/draws`` how many
         draws it took (0 when the outcomes were listed), ``bound`` what the |z| of an unbiased estimator exceeds once in
         a thousand times, ``probe/seconds`` the time all this took.
@@ -138,7 +140,9 @@ class GradientProbe:
 
         def cost(x: Tensor) -> Tensor:  # (n, R * B, *event)
             logits = trainer.logits(policy.decode(x).flatten(0, 1)).unflatten(0, x.shape[:2])
-            value: Tensor = trainer.objective.cost(logits, None if real is None else real.repeat(x.shape[1] // len(real)))
+            value: Tensor = trainer.objective.cost(
+                logits, None if real is None else real.repeat(x.shape[1] // len(real))
+            )
             return value
 
         return Problem("probe", node, lambda nodes: policy.family.distribution(nodes.flatten(0, 1)), cost, width=4)
@@ -173,6 +177,7 @@ class GradientProbe:
         square = ((gap**2).sum() - (both**2).sum()).clamp(min=0)
         return {
             f"{name}/bias": float(square.sqrt() / length),
+            f"{name}/noise": float((both**2).sum().sqrt() / length),
             f"{name}/z": float(z[z.abs().argmax()]),
             f"{name}/variance": m.total / float(length) ** 2,
             f"{name}/cosine": float(found.cosine),

@@ -2,9 +2,9 @@ r"""Credit assignment in its smallest form: T coins with one shared log-odds, th
 
 The total pays every step for all of them; the reward to go pays step t for what comes after it, and subtracting the
 value V_t = E[what is still to come before step t is drawn] leaves the step's own surprise. Variances per rollout, with
-q = 1 - p: total 3 T (T-1) p^2 q^2 + T p q (1 - 3 p q) + 2 T^2 p^2 q (q - p) + T^3 p^3 q - T^2 p^2 q^2; minus its mean, the
-same without the terms in T^2 (q - p) and T^3, and the last; to go p q sum_k (q - p + p k)^2 + T (T-1) p^2 q^2 / 2; to go
-minus V: T (q - p)^2 p q + T (T-1) p^2 q^2 / 2. Ten fair coins: 73.75, 11.25, 26.875, 2.8125.
+q = 1 - p: total 3 T (T-1) p^2 q^2 + T p q (1 - 3 p q) + 2 T^2 p^2 q (q - p) + T^3 p^3 q - T^2 p^2 q^2; minus its mean,
+the same without the terms in T^2 (q - p) and T^3, and the last; to go p q sum_k (q - p + p k)^2 + T (T-1) p^2 q^2 / 2;
+to go minus V: T (q - p)^2 p q + T (T-1) p^2 q^2 / 2. Ten fair coins: 73.75, 11.25, 26.875, 2.8125.
 Shapes: n samples, *batch, T steps.
 """
 
@@ -67,7 +67,7 @@ def _still_to_come(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sequence(Known):
-    """T Bernoulli steps with one shared log-odds, the cost their sum: whom to pay for what; the gradient is T p (1-p)."""
+    """T Bernoulli steps with one shared log-odds, the cost their sum; the gradient is T p (1-p)."""
 
     name: ClassVar[str] = "sequence"
     samples: ClassVar[tuple[int, ...]] = (1, 2)

@@ -16,7 +16,7 @@ from advrl.files import write_atomically
 from advrl.lab.moments import Moments
 
 WIDTH = 120
-NAME = 20  # longer names are cut in print
+NAME = 17  # longer names are cut in print
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Table:
     def __str__(self) -> str:
         header, body = self._cells()
         widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths,
+        strict=True)))
                  for line in [header, *body]]  # fmt: skip
         rule = "-" * max(map(len, lines))
         return "\n".join([self._title(), "", lines[0], rule, *lines[1:], *self._notes()])
@@ -129,7 +130,7 @@ class Table:
         body = [
             [
                 row.name if len(row.name) <= NAME else row.name[: NAME - 1] + "…",
-                str(row.n),
+                str(row.n) if row.n < 10**6 else f"{row.n:.3g}",
                 f"{_number(row.gradient)} ± {_number(row.gradient_error, 2)}",
                 "" if row.bias is None else _number(row.bias, 2),
                 "" if row.z is None else f"{_z(row.z)}{'*' if row.biased else ' '}",

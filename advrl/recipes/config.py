@@ -78,8 +78,8 @@ class AdversarialConfig:
     picture_every: int = 1000
     """Steps between two pictures and quick evaluations."""
     probe_gradients: str = ""
-    """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters while it
-    goes on; the run itself stays the same."""
+    """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters on the
+    way; the run itself stays the same."""
     probe_every: int = 200
     """Steps between two such measurements."""
     quiet: bool = False

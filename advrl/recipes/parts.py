@@ -111,7 +111,7 @@ def make_trainer(config: AdversarialConfig, policy: Policy, discriminator: nn.Mo
 
 
 def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:
-    """What ``--probe-gradients`` asks for; the run's own estimator is probed as it has learned, others as they begin."""
+    """What ``--probe-gradients`` asks for. The run's own estimator is probed as it has learned."""
     names = probed(config)
     if not names:
         return None
