@@ -125,7 +125,8 @@ class GradientProbe:
             length = reference.norm().clamp(min=torch.finfo(torch.float64).tiny)
             share = float((error**2).sum().sqrt() / length)
             row = {"reference/length": float(length), "reference/error": share, "reference/draws": float(draws)}
-            row["bound"] = z_bound(self.replicates, len(reference))
+            groups = draws // (GROUP * len(self.z)) or self.replicates
+            row["bound"] = z_bound(min(self.replicates, groups), len(reference))
             for index, (name, estimator) in enumerate(self.estimators.items()):
                 row |= self._compare(name, estimator, problem, reference, error, seed + index + 1)
         row["probe/seconds"] = time.perf_counter() - start

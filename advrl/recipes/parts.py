@@ -17,6 +17,7 @@ from advrl.nn import FAMILIES, Policy
 from advrl.objectives import GAMES, Game, Objective, from_cost, r1
 from advrl.recipes.config import AdversarialConfig, probed
 from advrl.recipes.userfile import load_object
+from advrl.seeding import isolated
 
 R1_EVERY = 4
 
@@ -116,7 +117,8 @@ def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> Gradi
     if not names:
         return None
     trainer = parts.trainer
-    own = estimator_name(config, trainer.generator)
+    with isolated(0):  # the policy is looked at, and the run must not notice
+        own = estimator_name(config, trainer.generator)
     estimators = {
         name: trainer.estimator if name == own else make_estimator(name, temperature=config.temperature)
         for name in names

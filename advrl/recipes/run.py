@@ -23,7 +23,7 @@ from advrl.agents.fit import Every, fit
 from advrl.agents.report import Report
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
-from advrl.lab import probe_plot
+from advrl.lab import GradientProbe, probe_plot
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
 from advrl.recipes.config import differences, from_dict, to_dict
@@ -107,20 +107,20 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
         be_deterministic()
     seed_everything(config.seed)
     parts = config.build(device)
+    probe = gradient_probe(config, parts, folder)
     _begin(folder, config, device, parts.data.shape, command)
     say(_announcement(config, parts, device, folder))
 
     try:
-        say(_run(folder, config, parts))
+        say(_run(folder, config, parts, probe))
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
         raise RuntimeError(f"the run in {folder} failed: {error}") from error
     return folder
 
 
-def _run(folder: Path, config: Any, parts: Any) -> str:
+def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> str:
     """Train, judge, draw; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
-    probe = gradient_probe(config, parts, folder)
     callbacks = parts.callbacks(folder, config.picture_every)
     fit(
         parts.trainer,
