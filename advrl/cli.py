@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -82,6 +82,7 @@ def _main(argv: list[str]) -> int:
         "sample": lambda rest: _sample(_parse(Sample, rest, "sample")),
         "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
+        "compare": _compare,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -205,11 +206,44 @@ def _plot(options: Plot) -> int:
 
     if len(options.runs) == 1 and options.out is None and (options.runs[0] / "metrics.csv").exists():
         path = progress_plot(options.runs[0], options.metrics or None)
+        if (options.runs[0] / "probe.csv").exists():
+            from advrl.lab import probe_plot
+
+            print(f"Written:\n  {probe_plot(options.runs[0])}")
     else:
         path = options.out or Path("curves.png")
         curves(options.runs, options.metrics or None, path, smooth=options.smooth)
     print(f"Written:\n  {path}")
     return 0
+
+
+def _compare(argv: list[str]) -> int:
+    from advrl.lab import PROBLEMS
+    from advrl.lab.command import options_for, overview, run
+    from advrl.recipes.run import next_folder
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{_COMPARE}\n\n{overview()}")
+        return 0 if argv else 2
+    name = argv[0]
+    if name == "--list":
+        print(overview())
+        return 0
+    if name not in PROBLEMS:
+        return _fail(f"unknown problem {name!r}{_meant(name, PROBLEMS)} (one of: {', '.join(PROBLEMS)})")
+    options = _parse(options_for(PROBLEMS[name]), argv[1:], f"compare {name}")
+    run(options, lambda: next_folder(f"compare-{name}"))
+    return 0
+
+
+_COMPARE = """\
+usage: advrl compare PROBLEM [options]      (each explains its options: advrl compare PROBLEM --help)
+
+Measures gradient estimators on a problem whose exact gradient is known: bias with its z-score, variance with its
+standard error beside the closed form, evaluations of the cost and time. Prints a table, writes it and its figures.
+  advrl compare normal-square                                    the lecture: score function against path derivative
+  advrl compare categorical --estimators score,loo,gumbel,st --replicates 10000
+  advrl compare tucker --t 0.499 --samples 2,8,32"""
 
 
 def _overview() -> str:
@@ -224,6 +258,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl sample RUN -n 64           draw from a trained generator
   advrl evaluate RUN               judge it against real data that it never saw
   advrl plot RUN...                curves of runs, seeds and experiments over each other
+  advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
 
 Start with:  advrl train digits
 Every command explains itself with --help."""

@@ -31,6 +31,7 @@ class MetricsLog:
         resume_step: step of the checkpoint that the run goes on from. Rows after it are cut, as is a half-written last
             one, and TensorBoard forgets events after it. None begins a new log.
         tensorboard: also write TensorBoard events, to ``folder/tensorboard``.
+        name: of the table, ``folder/name.csv``; events of another than ``metrics`` go to ``folder/tensorboard/name``.
 
     Raises:
         FileExistsError: if a new log is to begin where there is one already.
@@ -38,8 +39,10 @@ class MetricsLog:
         OSError: if the folder cannot be written.
     """
 
-    def __init__(self, folder: str | Path, resume_step: int | None = None, *, tensorboard: bool = True):
-        self.path = Path(folder) / "metrics.csv"
+    def __init__(
+        self, folder: str | Path, resume_step: int | None = None, *, tensorboard: bool = True, name: str = "metrics"
+    ):
+        self.path = Path(folder) / f"{name}.csv"
         self._names: list[str] = list(INDEX)
         rows: list[list[str]] = []
         if self.path.exists():
@@ -48,7 +51,8 @@ class MetricsLog:
             self._names, rows = read_rows(self.path)
             rows = [row for row in rows if int(row[0]) <= resume_step]
         write_atomically(self.path, format_rows(self._names, rows))
-        self._events = _EventFile(Path(folder) / "tensorboard", resume_step) if tensorboard else None
+        events = Path(folder) / "tensorboard" / ("" if name == "metrics" else name)
+        self._events = _EventFile(events, resume_step) if tensorboard else None
         self._table = _AllOrNothing(self.path)
 
     def write(self, step: int, seconds: float, values: Mapping[str, float]) -> None:

@@ -18,7 +18,8 @@ from advrl.plots import image_grid, save_png
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
-RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet")
+RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet",
+             "probe_gradients", "probe_every")  # fmt: skip
 """What may differ from the saved configuration when a run is resumed."""
 
 
@@ -85,6 +86,11 @@ class AdversarialConfig:
     """Steps between two checkpoints."""
     picture_every: int = 1000
     """Steps between two pictures and quick evaluations."""
+    probe_gradients: str = ""
+    """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters on the
+    way; the run itself stays the same."""
+    probe_every: int = 200
+    """Steps between two such measurements."""
     quiet: bool = False
     """No progress bar, no report."""
 
@@ -105,8 +111,10 @@ class AdversarialConfig:
             integer("--samples", self.samples)
         choice("precision", self.precision, get_args(Precision))
         for name in ("latent", "width", "batch_size", "steps", "discriminator_steps", "generator_steps", "seeds",
-                     "log_every", "checkpoint_every", "picture_every"):  # fmt: skip
+                     "log_every", "checkpoint_every", "picture_every", "probe_every"):  # fmt: skip
             integer(flag(name), getattr(self, name))
+        for name in probed(self):
+            choice("estimator", name, ESTIMATORS)
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
@@ -120,6 +128,11 @@ class AdversarialConfig:
 
 
 assert get_args(BaselineName) == BASELINES
+
+
+def probed(config: AdversarialConfig) -> list[str]:
+    """The names in ``--probe-gradients``."""
+    return list(dict.fromkeys(name.strip() for name in config.probe_gradients.split(",") if name.strip()))
 
 
 def flag(field: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.estimators import Estimator, fitting, make_estimator
+from advrl.lab import GradientProbe
 from advrl.nn import FAMILIES, Policy
 from advrl.objectives import GAMES, Game, Objective, from_cost, r1
-from advrl.recipes.config import AdversarialConfig
+from advrl.recipes.config import AdversarialConfig, probed
 from advrl.recipes.userfile import load_object
+from advrl.seeding import isolated
 
 R1_EVERY = 4
 
@@ -114,3 +118,18 @@ def make_trainer(
         precision=config.precision,
         compile=config.compile,
     )
+
+
+def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:
+    """What ``--probe-gradients`` asks for. The run's own estimator is probed as it has learned."""
+    names = probed(config)
+    if not names:
+        return None
+    trainer = parts.trainer
+    with isolated(0):  # the policy is looked at, and the run must not notice
+        own = estimator_name(config, trainer.generator)
+    estimators = {
+        name: trainer.estimator if name == own else make_estimator(name, temperature=config.temperature)
+        for name in names
+    }
+    return GradientProbe(trainer, estimators, parts.real, folder)

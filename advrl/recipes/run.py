@@ -19,15 +19,17 @@ from torch import Tensor
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
-from advrl.agents.fit import fit
+from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.files import write_atomically
+from advrl.lab import GradientProbe, probe_plot
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
 from advrl.recipes.config import differences, from_dict, to_dict
+from advrl.recipes.parts import gradient_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
 
@@ -106,11 +108,12 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
         be_deterministic()
     seed_everything(config.seed)
     parts = config.build(device)
+    probe = gradient_probe(config, parts, folder)
     _begin(folder, config, device, parts.data.shape, command)
     say(_announcement(config, parts, device, folder))
 
     try:
-        say(_run(folder, config, parts))
+        say(_run(folder, config, parts, probe))
     except PictureError:  # decoded in mid-run, and found damaged
         raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
@@ -118,9 +121,10 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
     return folder
 
 
-def _run(folder: Path, config: Any, parts: Any) -> str:
+def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> str:
     """Train, judge, draw; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
+    callbacks = parts.callbacks(folder, config.picture_every)
     fit(
         parts.trainer,
         parts.real,
@@ -129,7 +133,7 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
         seed=config.seed,
         out=folder,
         resume=config.resume is not None,
-        callbacks=parts.callbacks(folder, config.picture_every),
+        callbacks=callbacks if probe is None else [*callbacks, Every(config.probe_every, probe)],
         monitor=parts.monitor,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
@@ -142,6 +146,9 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
     measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds}
     write_atomically(folder / "evaluation.json", json.dumps(measured, indent=2).encode())
     progress_plot(folder)
+    if probe is not None:
+        probe.close()
+        probe_plot(folder)
     save_report_plot(report, folder)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
@@ -299,6 +306,7 @@ def _written(folder: Path, pictured: str) -> str:
     lines += [
         f"  {folder / 'plots'}/  {', '.join(path.name for path in sorted((folder / 'plots').glob('*.png')))}",
         f"  {folder / 'metrics.csv'}, {folder / 'tensorboard'}/, {folder / 'evaluation.json'}",
+        *[f"  {folder / 'probe.csv'}, {folder / 'plots' / 'probe.png'}"] * (folder / "probe.csv").exists(),
         f"  {folder / 'generator.safetensors'}, {folder / 'checkpoint.pt'}",
         "Next:",
         f"  advrl sample {folder} -n 64",

@@ -1,0 +1,221 @@
+r"""Many gradient estimates at once: the replicate axis goes into the distribution's batch, and is never looped over.
+
+The node, the distribution's parameters theta, is copied R times into one leaf (R, *shape). The estimator sees a
+distribution of batch shape (R, *batch) and gives (R, *batch) surrogates; since no replicate depends on another's copy,
+one backward of their sum gives R independent estimates at the node. Parameters w behind a network follow by the chain
+rule,
+
+    g_w = J' g_theta,    J = d theta / d w,
+
+where J does not depend on the draws: one forward through the network, and one vector-Jacobian product batched over R.
+Memory is bounded by drawing in chunks; each chunk has a random seed of its own, so that it does not matter which rank
+of a distributed run draws it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from advrl.checks import integer
+from advrl.distributed import rank, world_size
+from advrl.estimators import Estimator, fit_loss, modules_of
+from advrl.lab.moments import Moments, gather, summed
+from advrl.lab.problem import Problem
+from advrl.seeding import isolated
+
+CHUNK = 2**18  # numbers that one chunk makes the cost look at: large enough for a GPU, small enough for a cache
+PILOT = 64  # replicates whose mean is the centre of the moments
+
+
+def gradients(estimator: Estimator, problem: Problem, replicates: int) -> Tensor:
+    """``replicates`` independent estimates of the problem's gradient, (R, P), in one pass.
+
+    Draws from the global generators. An estimator with state uses it, and may change it.
+    """
+    shape = problem.node.shape
+    leaf = problem.node.detach().expand(replicates, *shape).clone().requires_grad_()
+    surrogate = estimator(problem.distribution(leaf), problem.cost)
+    loss = surrogate.sum() * (replicates / surrogate.numel())  # the sum over replicates of the mean over the batch
+    (at_node,) = torch.autograd.grad(loss, leaf)
+    if not problem.parameters:
+        return at_node.flatten(1) if shape else at_node[:, None]
+    found = torch.autograd.grad(
+        problem.node,
+        problem.parameters,
+        at_node,
+        is_grads_batched=True,
+        retain_graph=True,
+        materialize_grads=True,
+    )
+    return torch.cat([g.flatten(1) for g in found], 1)
+
+
+def frozen(estimator: Estimator) -> Estimator:
+    """A copy whose learned parts stay as they are: the estimator as it stands is what is measured."""
+    estimator = copy.deepcopy(estimator)
+    for part in modules_of(estimator).values():
+        part.eval().requires_grad_(False)
+    return estimator
+
+
+def fitted(estimator: Estimator, problem: Problem, steps: int, seed: int = 0, lr: float = 1e-2) -> Estimator:
+    """A copy whose learned parts (critics, control variates, averages) have seen ``steps`` batches of the problem.
+
+    Adam on what the parts leave in ``fit_loss``. Estimators without state come back as they are.
+    """
+    if not modules_of(estimator) or not steps:
+        return estimator
+    estimator = copy.deepcopy(estimator)
+    optimiser = None
+    with isolated(seed):
+        for _ in range(steps):
+            leaf = problem.node.detach().expand(16, *problem.node.shape).clone().requires_grad_()
+            estimator(problem.distribution(leaf), problem.cost)
+            loss = fit_loss(estimator)
+            if loss is None:
+                continue
+            if optimiser is None:
+                parts = modules_of(estimator).values()
+                learned = [p for part in parts for p in part.parameters()]
+                optimiser = torch.optim.Adam(learned, lr=lr)
+            optimiser.zero_grad()
+            loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
+            optimiser.step()
+    return estimator
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a first small pass tells: whether the estimator fits, what it costs, how much memory it takes.
+
+    Args:
+        evaluations: values of the cost that one estimate took, per entry of the batch.
+        numbers: numbers that the cost looked at in one estimate, at most.
+    """
+
+    evaluations: float
+    numbers: int
+
+
+def trial(estimator: Estimator, problem: Problem) -> Trial:
+    """Try two replicates.
+
+    Raises:
+        ValueError: if the estimator refuses the distribution, in its own words.
+    """
+    node = problem.node.detach()
+    distribution = problem.distribution(node.expand(2, *node.shape))
+    estimator.check(distribution)
+    counts, sizes = [0], [0]
+
+    def counting(x: Tensor) -> Tensor:
+        value = problem.cost(x)
+        counts.append(value.numel())
+        sizes.append(max(x.numel(), value.numel()) * problem.width)
+        return value
+
+    with isolated(0):
+        gradients(frozen(estimator), replace(problem, cost=counting), 2)
+    return Trial(sum(counts) / distribution.batch_shape.numel(), max(1, max(sizes) // 2))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Moments of an estimator's gradients, and what goes with them.
+
+    Args:
+        moments: of the gradients.
+        component: of their component along the direction.
+        cosine: () mean cosine of one gradient with the direction; 0 for P = 1, where there is only a sign.
+        draws: some of the components.
+        seconds: that the draws took on this rank.
+    """
+
+    moments: Moments
+    component: Moments
+    cosine: Tensor
+    draws: Tensor
+    seconds: float
+
+
+def measure(
+    estimator: Estimator,
+    problem: Problem,
+    replicates: int,
+    *,
+    numbers: int,
+    centre: Tensor,
+    direction: Tensor,
+    seed: int = 0,
+    chunk: int = CHUNK,
+    keep: int = 0,
+    share: bool = True,
+) -> Measured:
+    """Moments of ``replicates`` gradient estimates, drawn in chunks, shared out over the ranks of a distributed run.
+
+    Args:
+        estimator: is measured as it stands; its state does not change.
+        numbers: what one replicate makes the cost look at, from :func:`trial`.
+        centre: (P,) about which moments are taken, float64; the same on every rank.
+        direction: (P,) unit vector, float64.
+        seed: of the draws: chunk i of one seed is always the same.
+        chunk: numbers per chunk; more replicates than fit go into further chunks.
+        keep: how many components along the direction to return, of this rank's.
+        share: whether the ranks of a distributed run share the work; else each does all of it.
+    """
+    size = max(1, min(integer("replicates", replicates, 2), integer("chunk", chunk) // numbers))
+    template, stateful = frozen(estimator), bool(modules_of(estimator))
+    total, along = Moments.empty(centre), Moments.empty(centre @ direction[:, None])
+    cosines = centre.new_zeros(())
+    kept: list[Tensor] = []
+    with isolated(seed):
+        start = _now(problem)
+        for index, count in _chunks(replicates, size):
+            if share and index % world_size() != rank():
+                continue
+            torch.manual_seed(_seed(seed, index))
+            found = gradients(copy.deepcopy(template) if stateful else template, problem, count).double()
+            component = found @ direction[:, None]
+            total = total.merge(Moments.of(found, centre))
+            along = along.merge(Moments.of(component, along.centre))
+            if len(direction) > 1:
+                cosines = cosines + (component[:, 0] / found.norm(dim=1).clamp(min=1e-300)).sum()
+            if sum(map(len, kept)) < keep:
+                kept.append(component[:keep, 0])
+        seconds = _now(problem) - start
+    draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
+    if share:
+        total, along, cosines = gather(total), gather(along), summed(cosines)
+    return Measured(total, along, cosines / total.count, draws, seconds)
+
+
+def pilot(estimator: Estimator, problem: Problem, numbers: int, seed: int = 0, chunk: int = CHUNK) -> Tensor:
+    """The mean of a few estimates, (P,) float64, the same on every rank."""
+    with isolated(seed):
+        return gradients(frozen(estimator), problem, max(2, min(PILOT, chunk // numbers))).double().mean(0)
+
+
+def _chunks(replicates: int, size: int) -> Iterator[tuple[int, int]]:
+    for index, start in enumerate(range(0, replicates, size)):
+        yield index, min(size, replicates - start)
+
+
+def _seed(seed: int, index: int) -> int:
+    """Far apart for neighbouring seeds and chunks: a 64-bit mixing function (Steele, Lea & Flood, 2014)."""
+    mask = 2**64 - 1
+    z = (seed * 0xD1342543DE82EF95 + (index + 1) * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
+
+
+def _now(problem: Problem) -> float:
+    if problem.node.device.type == "cuda":
+        torch.cuda.synchronize(problem.node.device)
+    return time.perf_counter()
