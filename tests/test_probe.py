@@ -200,3 +200,11 @@ def test_wrong_words_end_with_a_sentence(tmp_path, data, capsys):
     (tmp_path / "probe.csv").write_text("step,seconds\n1,2.0\n")
     with pytest.raises(ValueError, match="no estimator's bias"):
         probe_plot(tmp_path)
+
+
+def test_a_mixture_is_probed_too(tmp_path):
+    """A recipe whose real points are drawn afresh for every batch."""
+    options = ["--policy", "gaussian", "--steps", "4", "--width", "8", "--picture-every", "4", "--quiet"]
+    probing = ["--probe-gradients", "score,loo,path", "--probe-every", "4"]
+    assert run("train", "ring", *options, *probing, "--out", tmp_path / "r") == 0
+    assert read_metrics(tmp_path / "r" / "probe.csv")["step"] == [4.0]

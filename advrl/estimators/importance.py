@@ -51,6 +51,10 @@ class Importance(Estimator):
     baseline: float | Callable[[Tensor], Tensor] | None = None
     normalised: bool = False
 
+    def __repr__(self) -> str:
+        behaviour, baseline = (getattr(rule, "__name__", rule) for rule in (self.behaviour, self.baseline))
+        return f"Importance(n={self.n}, behaviour={behaviour}, baseline={baseline}, normalised={self.normalised})"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (isinstance(self.behaviour, Distribution) or callable(self.behaviour)):

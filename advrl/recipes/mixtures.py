@@ -20,6 +20,7 @@ from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_fra
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import evaluating
 from advrl.recipes.parts import make_trainer
+from advrl.seeding import isolated
 
 PICTURED = 2_000  # samples in a picture
 RESOLUTION = 96  # points per side at which the discriminator is looked at
@@ -176,6 +177,12 @@ class MixtureParts:
     monitor: ClassVar[str] = "divergence"
     chosen_by: ClassVar[str] = "divergence of 10,000 samples' shares from a perfect sampler's"
     pictured: ClassVar[str] = "samples over the density, in one mode, and what the discriminator makes of them"
+
+    @property
+    def shown(self) -> Tensor:
+        """Some real points, the same every time."""
+        with isolated(0):
+            return self.data.sample(64)
 
     @property
     def about(self) -> str:

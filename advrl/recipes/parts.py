@@ -132,4 +132,4 @@ def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> Gradi
         name: trainer.estimator if name == own else make_estimator(name, temperature=config.temperature)
         for name in names
     }
-    return GradientProbe(trainer, estimators, parts.real, folder)
+    return GradientProbe(trainer, estimators, parts.shown, folder)
