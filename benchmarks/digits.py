@@ -1,4 +1,4 @@
-"""Every policy with every one of the basic estimators that fits it, on the digits, for equal time on one core, in one table.
+"""Every policy with each basic estimator that fits it, on the digits, for equal time on one core, in one table.
 
     python benchmarks/digits.py --seconds 110
 
