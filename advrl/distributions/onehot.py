@@ -26,6 +26,10 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         inner = self._categorical
         Distribution.__init__(self, inner.batch_shape, inner.param_shape[-1:], validate_args)
 
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OneHotCategorical:
+        shape = torch.Size(batch_shape) + self.event_shape
+        return type(self)(logits=self.logits.expand(shape), validate_args=False)
+
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """One-hot rows, (*sample_shape, *batch, K)."""
