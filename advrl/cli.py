@@ -7,10 +7,11 @@ bug, here or in a user's own file.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ import tyro
 import advrl
 
 PROGRAM = "advrl"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ def _main(argv: list[str]) -> int:
         return 0
     if argv[0] not in commands:
         return _fail(f"unknown command {argv[0]!r}{_meant(argv[0], commands)} (one of: {', '.join(commands)})")
-    return _guarded(lambda: commands[argv[0]](argv[1:]))
+    return _guarded(lambda: commands[argv[0]](argv[1:]), argv)
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def _guarded(work: Callable[[], int], argv: Sequence[str]) -> int:
     """Turn the errors that a user can cause into one sentence and an exit code."""
     from advrl.agents.fit import Interrupted, WriteError
     from advrl.agents.meter import DivergedError
@@ -103,7 +105,7 @@ def _guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except Interrupted as stop:
-        resume = f"; go on with: {PROGRAM} train RECIPE --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
+        resume = f"; go on with: {PROGRAM} train {argv[1]} --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
         print(f"\n{stop}{resume}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
@@ -113,6 +115,9 @@ def _guarded(work: Callable[[], int]) -> int:
         return _fail(str(error), 1)
     except (ValueError, TypeError, FileNotFoundError) as error:  # training turns its own into RuntimeErrors
         return _fail(str(error))
+    except OSError as error:  # a folder that was named is none, or the disk is full
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"cannot read or write{where}: {error.strerror or error}", 1 if error.errno in FULL else 2)
 
 
 def _parse(cls: type[Any], argv: list[str], command: str, default: Any = None) -> Any:
@@ -132,7 +137,7 @@ def _train(argv: list[str]) -> int:
     cls = recipe(name)
     config = _parse(cls, argv[1:], f"train {name}")
     if config.resume is not None:  # what was saved is the default, so only what is given can differ
-        saved = saved_config(config.resume)
+        saved = replace(saved_config(config.resume), out=None)  # a folder may have moved since
         if type(saved) is not cls:
             return _fail(f"{config.resume} is a run of {type(saved).name}, not {name}")
         config = _parse(cls, argv[1:], f"train {name}", default=saved)

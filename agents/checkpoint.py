@@ -46,7 +46,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             raise CheckpointError(f"{path} is damaged: a checksum in it is wrong")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own text is a page on how to read it all the same
+        raise CheckpointError(
+            f"{path} is no checkpoint of advrl: it holds more than tensors and plain values"
+        ) from error
+    except RuntimeError as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by this version of advrl (expected format {FORMAT!r})")

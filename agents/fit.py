@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from advrl.agents.checkpoint import load_checkpoint, save_checkpoint
+from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from advrl.agents.logs import MetricsLog
 from advrl.agents.meter import DivergedError, Meter
 from advrl.checks import integer
@@ -109,6 +109,7 @@ def fit(
 
     Raises:
         ValueError: for sizes out of range, or a folder that holds a run although ``resume`` is false.
+        CheckpointError: if there is no checkpoint to resume, or it is damaged or of another trainer.
         DivergedError: when a metric or a parameter is not finite; no checkpoint is written after it.
         Interrupted: after Ctrl-C, when the run is saved.
         WriteError: when the folder cannot be written any more.
@@ -242,12 +243,15 @@ class _Run:
 
     def load(self) -> None:
         state = load_checkpoint(self.checkpoint)
-        self.trainer.load_state_dict(state["trainer"])
-        if isinstance(self.stream, Stream) and state["data"] is not None:
-            self.stream.load_state_dict(state["data"])
-        self.meter.load_state_dict(state["meter"])
-        self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
-        set_rng_state(state["rng"])
+        try:
+            self.trainer.load_state_dict(state["trainer"])
+            if isinstance(self.stream, Stream) and state["data"] is not None:
+                self.stream.load_state_dict(state["data"])
+            self.meter.load_state_dict(_to(state["meter"], self.trainer.device))
+            self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
+            set_rng_state(state["rng"])
+        except (KeyError, RuntimeError, ValueError) as error:  # parts that are missing, or of other names or shapes
+            raise CheckpointError(f"{self.checkpoint} is of another trainer than this one: {error}") from error
 
 
 def _all_finite(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import advrl
-from advrl.agents.checkpoint import load_checkpoint
+from advrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from advrl.cli import main
 from advrl.plots import read_metrics
 
@@ -237,7 +238,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, trained, capsys):
         ("train", "digits", "--samples", "1"): "n >= 2",
         ("train", "digits", "--lr-generator", "nan"): "--lr-generator must be finite",
         ("train", "digits", "--temperature", "0"): "--temperature",
-        ("train", "digits", "--ema", "1.5"): "--ema",
+        ("train", "digits", "--ema", "1"): "--ema must be below 1, got 1.0",
         ("train", "digits", "--seed", "-1"): "--seed",
         ("train", "digits", "--device", "cuda:99"): "does not exist here; there is cpu",
         ("train", "digits", "--device", "gpu"): "unknown device 'gpu'",
@@ -250,7 +251,10 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, trained, capsys):
         ("train", "digits", "--out", "/proc/advrl"): "cannot be written",
         ("train", "digits", "--resume", notrun): "is no run folder",
         ("train", "digits", "--resume", trained, "--latent", "5"): "--latent is 4 in the run, 5 was given",
+        ("train", "digits", "--resume", trained, "--out", taken / "precious.txt"): "not empty",
+        ("train", f"{__file__}:SMALL"): "is no recipe",
         ("sample", notrun): "is no run folder",
+        ("sample", trained, "--out", taken / "precious.txt" / "x.png"): "precious.txt",
         ("sample", trained.parent): "it holds the runs digits",
         ("sample", trained, "-n", "0"): "-n must be at least 1",
         ("evaluate", tmp_path / "nowhere"): "is no run folder",
@@ -265,7 +269,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, trained, capsys):
         assert words in captured.err, (argv, captured.err)
         assert "Traceback" not in captured.err + captured.out
         assert captured.err.count("\n") <= 3, captured.err
-    assert not (tmp_path / "fresh").exists() or not list((tmp_path / "fresh").iterdir())
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_a_damaged_checkpoint_is_one_sentence(trained, tmp_path, capsys):
@@ -282,9 +286,44 @@ def test_a_damaged_checkpoint_is_one_sentence(trained, tmp_path, capsys):
     assert "not a run's configuration" in capsys.readouterr().err
 
 
-def test_divergence_ends_the_run_with_one_sentence(tmp_path, capsys):
+def test_a_checkpoint_of_another_network_is_one_sentence(trained, tmp_path, capsys):
+    other, wide = tmp_path / "other", [*SMALL, "--width", "8"]
+    assert run("train", "digits", *wide, "--out", other, "--quiet") == 0
+    (other / "checkpoint.pt").write_bytes((trained / "checkpoint.pt").read_bytes())
+    assert run("train", "digits", "--resume", other, "--steps", "20") == 2
+    err = capsys.readouterr().err
+    assert "of another trainer" in err and "Traceback" not in err
+    save_checkpoint(other / "checkpoint.pt", {"step": 3})
+    for argv in (("sample", other, "--checkpoint", "last"), ("train", "digits", "--resume", other, "--steps", "20")):
+        assert run(*argv) == 2
+    torch.save(torch.nn.Linear(2, 2), other / "checkpoint.pt")
+    assert run("sample", other, "--checkpoint", "last") == 2
+    assert "more than tensors and plain values" in capsys.readouterr().err
+
+
+def test_a_run_that_moved_goes_on_where_it_is(trained, tmp_path, capsys):
+    before = (trained / "checkpoint.pt").read_bytes()
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    assert run("train", "digits", "--resume", moved, "--steps", "14", "--quiet") == 0
+    assert load_checkpoint(moved / "checkpoint.pt")["step"] == 14
+    assert (trained / "checkpoint.pt").read_bytes() == before
+    assert run("train", "digits", "--resume", moved, "--steps", "13") == 2
+    assert "has 14 steps already" in capsys.readouterr().err
+
+
+def test_refused_options_leave_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "digits", "--estimator", "path") == 2
+    assert run("train", "digits", "--data", "missing.npz") == 2
+    assert not list(tmp_path.glob("runs/*"))
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("policy", ["binomial", "categorical", "gaussian"])
+def test_divergence_ends_the_run_with_one_sentence(policy, tmp_path, capsys):
     code = run(
-        "train", "digits", *SMALL, "--policy", "gaussian", "--lr-generator", "1e30", "--out", tmp_path / "x", "--quiet"
+        "train", "digits", *SMALL, "--policy", policy, "--lr-generator", "1e30", "--out", tmp_path / "x", "--quiet"
     )
     err = capsys.readouterr().err
     assert code == 1 and "not finite" in err and "checkpoint.pt of step" in err and "Traceback" not in err
@@ -323,5 +362,5 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted at step" in err and f"--resume {tmp_path / 'x'}" in err and "Traceback" not in err
+    assert "interrupted at step" in err and f"train digits --resume {tmp_path / 'x'}" in err and "Traceback" not in err
     assert load_checkpoint(tmp_path / "x" / "checkpoint.pt")["step"] > 0

@@ -44,6 +44,15 @@ def test_inverse_transform_at_the_largest_uniform(monkeypatch):
     assert inverse_transform(probs, 4).tolist() == [1, 1, 1, 1]
 
 
+def test_a_nan_gives_an_outcome_and_a_nan_log_prob(device):
+    """A policy that diverged must reach the loss, where it is named; out of range, an outcome ends a GPU's process."""
+    logits = torch.full((4,), torch.nan, device=device)
+    dist = Binomial(16, logits, validate_args=False)
+    draw = dist.sample((3,))
+    assert bool(((draw >= 0) & (draw <= 16)).all()) and bool(dist.log_prob(draw).isnan().all())
+    assert OneHotCategorical(logits=logits, validate_args=False).sample().sum() == 1
+
+
 @pytest.mark.parametrize("trials", [1, 2, 16, 40])
 def test_binomial_log_prob_is_torch_s(trials):
     logits = torch.tensor([-90.0, -3.0, 0.0, 0.7, 30.0], dtype=torch.float64)
@@ -101,6 +110,7 @@ def test_one_hot_frequencies_and_log_prob(device):
     for row in range(2):
         assert_frequencies(draws[:, row].double().sum(0).cpu(), dist.probs[row].double().cpu())
     torch.testing.assert_close(dist.log_prob(draws[:5]), (draws[:5] * dist.logits).sum(-1))
+    assert dist.expand((4, 2)).sample((3,)).shape == (3, 4, 2, 3)
 
 
 def test_implicit_is_a_point_mass_with_a_gradient():

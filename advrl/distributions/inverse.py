@@ -18,10 +18,12 @@ def inverse_transform(probs: Tensor, n: int) -> Tensor:
         n: number of draws per row.
 
     Returns:
-        (n, *batch) int64 outcomes in [0, K), drawn from the global generator of the table's device.
+        (n, *batch) int64 outcomes in [0, K), drawn from the global generator of the table's device; K - 1 for a row
+        that holds a NaN, which is for the caller's loss to show.
     """
     cdf = probs.cumsum(-1)
     total = cdf[..., -1:]
     u = torch.rand(*probs.shape[:-1], n, dtype=probs.dtype, device=probs.device) * total
     u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))  # u * total may round up to the total
-    return torch.searchsorted(cdf, u, right=True).movedim(-1, 0)
+    outcomes = torch.searchsorted(cdf, u, right=True)
+    return outcomes.clamp_(max=probs.shape[-1] - 1).movedim(-1, 0)  # a NaN finds no place, and would index past the end

@@ -118,9 +118,10 @@ class AdversarialConfig:
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
-        number("--ema", self.ema, 0.0, 1.0 - 1e-9)
-        if not 0 <= self.seed < 2**32 - self.seeds:
-            raise ValueError(f"--seed must be in [0, 2**32), got {self.seed}")
+        if number("--ema", self.ema, 0.0) >= 1.0:
+            raise ValueError(f"--ema must be below 1, got {self.ema}")
+        if not 0 <= self.seed <= 2**32 - self.seeds:
+            raise ValueError(f"--seed, and the seeds counted up from it, must be in [0, 2**32), got {self.seed}")
 
     def save_picture(self, samples: Tensor, path: Path) -> None:
         """Write a picture of samples (n, *event) on the CPU; here, of images in [-1, 1]."""

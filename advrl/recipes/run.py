@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,19 @@ class RunError(ValueError):
 
 
 def recipe(name: str) -> type[Any]:
-    """The configuration class of a recipe: a built-in name, or ``FILE.py:NAME``."""
+    """The configuration class of a recipe: a built-in name, or ``FILE.py:NAME``.
+
+    Raises:
+        RunError, ValueError, TypeError: if there is none of that name, or it is no recipe.
+    """
     from advrl.recipes import RECIPES
 
-    return load_object(name) if ":" in name else RECIPES[name]
+    cls = load_object(name) if ":" in name else RECIPES.get(name)
+    if cls is None:
+        raise RunError(f"unknown recipe {name!r} (one of: {', '.join(RECIPES)}, or FILE.py:NAME)")
+    if not (isinstance(cls, type) and is_dataclass(cls) and hasattr(cls, "build") and hasattr(cls, "policy_for")):
+        raise TypeError(f"{name} is no recipe: a recipe is a dataclass of options with build and policy_for")
+    return cls
 
 
 def recipe_name(cls: type[Any]) -> str:
@@ -99,7 +109,7 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 
     Raises:
         ValueError, TypeError: for options that cannot be, before any work is done.
-        DivergedError, WriteError, Interrupted: as :func:`advrl.agents.fit.fit`.
+        CheckpointError, DivergedError, WriteError, Interrupted: as :func:`advrl.agents.fit.fit`.
     """
     config.validate()
     device = resolve_device(config.device)
@@ -107,14 +117,19 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
     if config.deterministic:
         be_deterministic()
     seed_everything(config.seed)
-    parts = config.build(device)
-    probe = gradient_probe(config, parts, folder)
+    try:
+        parts = config.build(device)
+        probe = gradient_probe(config, parts, folder)
+    except BaseException:
+        with suppress(OSError):  # nothing is in it, unless an earlier run is
+            folder.rmdir()
+        raise
     _begin(folder, config, device, parts.data.shape, command)
     say(_announcement(config, parts, device, folder))
 
     try:
         say(_run(folder, config, parts, probe))
-    except PictureError:  # decoded in mid-run, and found damaged
+    except (CheckpointError, PictureError):  # a picture is decoded in mid-run, and may be damaged
         raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
         raise RuntimeError(f"the run in {folder} failed: {error}") from error
@@ -213,10 +228,10 @@ def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") 
     state = load_checkpoint(path, where)
     with isolated(0):  # the initial weights, which are replaced, are drawn
         policy = config.policy_for(tuple(saved["shape"]))
-    weights = state["trainer"].get("average", state["trainer"]["generator"])
     try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
+        trained = state["trainer"]
+        policy.load_state_dict(trained["average"] if "average" in trained else trained["generator"])
+    except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{path} does not hold the policy that {folder / 'config.json'} describes") from error
     return Run(folder, config, policy.to(where).eval(), where, int(state["step"]))
 
@@ -228,7 +243,9 @@ def _folder(config: Any) -> Path:
         different = differences(saved, config)
         if different:
             raise RunError(f"cannot resume {config.resume} with another configuration: {'; '.join(different)}")
-        load_checkpoint(config.resume / "checkpoint.pt")
+        reached = load_checkpoint(config.resume / "checkpoint.pt")["step"]
+        if config.steps < reached:
+            raise RunError(f"{config.resume} has {reached:,} steps already: give --steps {reached} or more")
         if config.out is None or Path(config.out) == config.resume:
             return Path(config.resume)
         _copy_run(Path(config.resume), Path(config.out))
@@ -249,9 +266,12 @@ def _folder(config: Any) -> Path:
 def _copy_run(source: Path, target: Path) -> None:
     import shutil
 
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"--out {target} exists and is not empty: choose another folder")
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    except OSError as error:  # of a whole tree, shutil.Error has no strerror
+        raise RunError(f"--out {target} cannot be written: {error.strerror or error}") from error
 
 
 def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int], command: Sequence[str]) -> None:
