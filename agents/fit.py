@@ -247,7 +247,7 @@ class _Run:
             self.trainer.load_state_dict(state["trainer"])
             if isinstance(self.stream, Stream) and state["data"] is not None:
                 self.stream.load_state_dict(state["data"])
-            self.meter.load_state_dict(_to(state["meter"], self.trainer.device))
+            self.meter.load_state_dict(state["meter"])
             self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
             set_rng_state(state["rng"])
         except (KeyError, RuntimeError, ValueError) as error:  # parts that are missing, or of other names or shapes

@@ -31,7 +31,7 @@ from advrl.lab import (
     save_figures,
     variance_plot,
 )
-from advrl.lab.compare import z_bound
+from advrl.lab.compare import largest_z, z_bound
 from advrl.lab.harness import gradients, measure, trial
 from advrl.nn import MLP
 from tests.statistics import assert_table, assert_unbiased
@@ -144,6 +144,17 @@ def test_the_false_alarm_rate_of_the_bias_is_the_stated_one():
     z = (draws.mean(1) - exact) / (draws.std(1) / 200**0.5)
     alarms = int((z.abs().amax(1) > z_bound(200, 3, false_alarm=1e-2)).sum())
     assert 1 <= alarms <= 25
+
+
+def test_rare_events_do_not_look_like_bias():
+    """A coordinate that hardly ever moves is known far too well by its own standard error: z would be above 100 here."""
+    torch.manual_seed(0)
+    draws = torch.randn(512, 20, dtype=torch.float64)
+    draws[:, 0] = 0.01 + 1e-3 * draws[:, 0]  # its mean is 0.01 from the truth, and what makes up for it never happened
+    m = Moments.of(draws, torch.zeros(20, dtype=torch.float64))
+    assert float((m.mean / m.error)[0]) > 100
+    assert abs(largest_z(m.mean, m.error, 0.0)) < z_bound(512, 20)
+    assert largest_z(m.mean + 1.0, m.error, 0.0) > 15, "a bias beyond the noise is found"
 
 
 def test_a_known_bias_is_marked():

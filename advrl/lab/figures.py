@@ -109,13 +109,21 @@ def _equal_error(axis: Axes) -> None:
 
 
 def histogram_plot(table: Table) -> Figure:
-    """Histograms of the estimates, one panel per row, and the exact gradient as a line."""
+    """Histograms of the estimates, one panel per row, and the exact gradient as a line.
+
+    Of a series of more than three sizes the first and the last are drawn.
+
+    Raises:
+        ValueError: for a table that was read from a file, which holds no estimates.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
     if not table.draws:
         raise ValueError("this table keeps no estimates to draw: it was read from a file")
-    pairs = [(row, draws.numpy()) for row, draws in zip(table.rows, table.draws, strict=True) if len(draws)]
+    chosen = {id(row) for rows in _series(table).values() for row in (rows if len(rows) <= 3 else (rows[0], rows[-1]))}
+    both = zip(table.rows, table.draws, strict=True)
+    pairs = [(row, draws.numpy()) for row, draws in both if len(draws) and id(row) in chosen]
     columns = min(4, len(pairs), max(2, math.ceil(len(pairs) / 3)))
     names = list(_series(table))
     with style():

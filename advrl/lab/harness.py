@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,16 +27,16 @@ from advrl.distributed import rank, world_size
 from advrl.estimators import Estimator, fit_loss, modules_of
 from advrl.lab.moments import Moments, gather, summed
 from advrl.lab.problem import Problem
-from advrl.seeding import isolated
 
-CHUNK = 2**18  # numbers that one chunk makes the cost look at: large enough for a GPU, small enough for a cache
-PILOT = 64  # replicates whose mean is the centre of the moments
+CHUNK = 2**16  # numbers that one chunk makes the cost look at on a CPU: they stay in its cache
+WIDE = 2**20  # and elsewhere, where a launch has to be worth it
+PILOT = 32  # replicates whose mean is the centre of the moments
 
 
 def gradients(estimator: Estimator, problem: Problem, replicates: int) -> Tensor:
     """``replicates`` independent estimates of the problem's gradient, (R, P), in one pass.
 
-    Draws from the global generators. An estimator with state uses it, and may change it.
+    Draws from the global generators, as everything here does. An estimator with state uses it, and may change it.
     """
     shape = problem.node.shape
     leaf = problem.node.detach().expand(replicates, *shape).clone().requires_grad_()
@@ -58,6 +58,8 @@ def gradients(estimator: Estimator, problem: Problem, replicates: int) -> Tensor
 
 def frozen(estimator: Estimator) -> Estimator:
     """A copy whose learned parts stay as they are: the estimator as it stands is what is measured."""
+    if not modules_of(estimator):
+        return estimator
     estimator = copy.deepcopy(estimator)
     for part in modules_of(estimator).values():
         part.eval().requires_grad_(False)
@@ -73,20 +75,19 @@ def fitted(estimator: Estimator, problem: Problem, steps: int, seed: int = 0, lr
         return estimator
     estimator = copy.deepcopy(estimator)
     optimiser = None
-    with isolated(seed):
-        for _ in range(steps):
-            leaf = problem.node.detach().expand(16, *problem.node.shape).clone().requires_grad_()
-            estimator(problem.distribution(leaf), problem.cost)
-            loss = fit_loss(estimator)
-            if loss is None:
-                continue
-            if optimiser is None:
-                parts = modules_of(estimator).values()
-                learned = [p for part in parts for p in part.parameters()]
-                optimiser = torch.optim.Adam(learned, lr=lr)
-            optimiser.zero_grad()
-            loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
-            optimiser.step()
+    reseed(problem, seed, 0)
+    for _ in range(steps):
+        leaf = problem.node.detach().expand(16, *problem.node.shape).clone().requires_grad_()
+        estimator(problem.distribution(leaf), problem.cost)
+        loss = fit_loss(estimator)
+        if loss is None:
+            continue
+        if optimiser is None:  # some parts are made when they first see the problem
+            learned = [p for part in modules_of(estimator).values() for p in part.parameters()]
+            optimiser = torch.optim.Adam(learned, lr=lr)
+        optimiser.zero_grad()
+        loss.backward(inputs=[p for group in optimiser.param_groups for p in group["params"]])
+        optimiser.step()
     return estimator
 
 
@@ -110,7 +111,8 @@ def trial(estimator: Estimator, problem: Problem) -> Trial:
         ValueError: if the estimator refuses the distribution, in its own words.
     """
     node = problem.node.detach()
-    distribution = problem.distribution(node.expand(2, *node.shape))
+    leaf = node.expand(2, *node.shape).clone().requires_grad_()
+    distribution = problem.distribution(leaf)
     estimator.check(distribution)
     counts, sizes = [0], [0]
 
@@ -120,8 +122,8 @@ def trial(estimator: Estimator, problem: Problem) -> Trial:
         sizes.append(max(x.numel(), value.numel()) * problem.width)
         return value
 
-    with isolated(0):
-        gradients(frozen(estimator), replace(problem, cost=counting), 2)
+    reseed(problem, 0, 0)
+    frozen(estimator)(distribution, counting)
     return Trial(sum(counts) / distribution.batch_shape.numel(), max(1, max(sizes) // 2))
 
 
@@ -153,7 +155,7 @@ def measure(
     centre: Tensor,
     direction: Tensor,
     seed: int = 0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     keep: int = 0,
     share: bool = True,
 ) -> Measured:
@@ -165,40 +167,63 @@ def measure(
         centre: (P,) about which moments are taken, float64; the same on every rank.
         direction: (P,) unit vector, float64.
         seed: of the draws: chunk i of one seed is always the same.
-        chunk: numbers per chunk; more replicates than fit go into further chunks.
+        chunk: numbers per chunk, by default 2^16 on a CPU and 2^20 elsewhere; more replicates go into further chunks.
         keep: how many components along the direction to return, of this rank's.
         share: whether the ranks of a distributed run share the work; else each does all of it.
     """
-    size = max(1, min(integer("replicates", replicates, 2), integer("chunk", chunk) // numbers))
+    size = max(1, min(integer("replicates", replicates, 2), chunk_size(problem, chunk) // numbers))
     template, stateful = frozen(estimator), bool(modules_of(estimator))
+    scalar = len(direction) == 1  # then the component is the gradient
     total, along = Moments.empty(centre), Moments.empty(centre @ direction[:, None])
     cosines = centre.new_zeros(())
     kept: list[Tensor] = []
-    with isolated(seed):
-        start = _now(problem)
-        for index, count in _chunks(replicates, size):
-            if share and index % world_size() != rank():
-                continue
-            torch.manual_seed(_seed(seed, index))
-            found = gradients(copy.deepcopy(template) if stateful else template, problem, count).double()
-            component = found @ direction[:, None]
-            total = total.merge(Moments.of(found, centre))
+    start = _now(problem)
+    for index, count in _chunks(replicates, size):
+        if share and index % world_size() != rank():
+            continue
+        reseed(problem, seed, index)
+        found = gradients(copy.deepcopy(template) if stateful else template, problem, count).double()
+        total = total.merge(Moments.of(found, centre))
+        component = found if scalar else found @ direction[:, None]
+        if not scalar:
             along = along.merge(Moments.of(component, along.centre))
-            if len(direction) > 1:
-                cosines = cosines + (component[:, 0] / found.norm(dim=1).clamp(min=1e-300)).sum()
-            if sum(map(len, kept)) < keep:
-                kept.append(component[:keep, 0])
-        seconds = _now(problem) - start
+            cosines = cosines + (component[:, 0] / found.norm(dim=1).clamp(min=1e-300)).sum()
+        if sum(map(len, kept)) < keep:
+            kept.append(component[:keep, 0])
+    seconds = _now(problem) - start
     draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
     if share:
-        total, along, cosines = gather(total), gather(along), summed(cosines)
+        total, cosines = gather(total), summed(cosines)
+        along = along if scalar else gather(along)
+    along = total if scalar else along
     return Measured(total, along, cosines / total.count, draws, seconds)
 
 
-def pilot(estimator: Estimator, problem: Problem, numbers: int, seed: int = 0, chunk: int = CHUNK) -> Tensor:
+def pilot(estimator: Estimator, problem: Problem, numbers: int, seed: int = 0, chunk: int | None = None) -> Tensor:
     """The mean of a few estimates, (P,) float64, the same on every rank."""
-    with isolated(seed):
-        return gradients(frozen(estimator), problem, max(2, min(PILOT, chunk // numbers))).double().mean(0)
+    estimator, pieces = frozen(estimator), []
+    for index, count in _chunks(PILOT, max(1, min(PILOT, chunk_size(problem, chunk) // numbers))):
+        reseed(problem, seed + 1, index)
+        pieces.append(gradients(estimator, problem, count).double())
+    return torch.cat(pieces).mean(0)
+
+
+def chunk_size(problem: Problem, chunk: int | None) -> int:
+    """The numbers of one chunk: as given, or what suits the problem's device."""
+    if chunk is not None:
+        return integer("chunk", chunk)
+    return CHUNK if problem.node.device.type == "cpu" else WIDE
+
+
+def reseed(problem: Problem, seed: int, index: int) -> None:
+    """Seed the global generator of the problem's device; callers are inside :func:`advrl.seeding.isolated`."""
+    device, value = problem.node.device, _seed(seed, index)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(value)
+    elif device.type == "mps":
+        torch.mps.manual_seed(value)
+    torch.default_generator.manual_seed(value)
 
 
 def _chunks(replicates: int, size: int) -> Iterator[tuple[int, int]]:

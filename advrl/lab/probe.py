@@ -28,7 +28,7 @@ from advrl.agents import AdversarialTrainer
 from advrl.agents.logs import MetricsLog
 from advrl.checks import integer
 from advrl.estimators import Estimator, Score, leave_one_out
-from advrl.lab.compare import z_bound
+from advrl.lab.compare import largest_z, z_bound
 from advrl.lab.enumeration import LIMIT, exact_gradient, outcomes
 from advrl.lab.harness import Measured, measure, pilot, trial
 from advrl.lab.problem import Problem
@@ -39,6 +39,7 @@ DRAWS = 2**17  # of the leave-one-out reference, over all z: at least 10^5
 GROUP = 64  # of them are held against each other
 NOISE = 2  # fixed noise vectors
 REPLICATES = 512
+CHUNK = 2**20  # numbers that the discriminator's layers make in one go
 
 
 class GradientProbe:
@@ -160,10 +161,10 @@ class GradientProbe:
         self, estimator: Estimator, problem: Problem, replicates: int, seed: int, direction: Tensor | None = None
     ) -> Measured:
         numbers = trial(estimator, problem).numbers
-        centre = pilot(estimator, problem, numbers, seed)
+        centre = pilot(estimator, problem, numbers, seed, CHUNK)
         return measure(
             estimator, problem, max(2, replicates), numbers=numbers, centre=centre,
-            direction=centre / centre.norm() if direction is None else direction, seed=seed, share=False,
+            direction=centre / centre.norm() if direction is None else direction, seed=seed, chunk=CHUNK, share=False,
         )  # fmt: skip
 
     def _compare(
@@ -174,12 +175,11 @@ class GradientProbe:
         m = found.moments
         gap = m.mean - reference
         both = (m.error**2 + error**2).sqrt()
-        z = gap / both.clamp(min=1e-6 * float(length) / len(gap))  # below: the rounding of the estimates themselves
         square = ((gap**2).sum() - (both**2).sum()).clamp(min=0)
         return {
             f"{name}/bias": float(square.sqrt() / length),
             f"{name}/noise": float((both**2).sum().sqrt() / length),
-            f"{name}/z": float(z[z.abs().argmax()]),
+            f"{name}/z": largest_z(gap, both, 1e-6 * float(length) / len(gap)),
             f"{name}/variance": m.total / float(length) ** 2,
             f"{name}/cosine": float(found.cosine),
         }
