@@ -84,7 +84,7 @@ class Estimator(ABC):
             ValueError: if the cost has another shape.
         """
         value = _cost_of(draw, cost)
-        return value[0] if self.n == 1 else value.mean(0)
+        return value[0] if len(value) == 1 else value.mean(0)
 
     def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
         """Draw and return the surrogate, (*batch)."""

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
-from advrl.estimators.baselines import Critic, VarianceNormalised, optimal_baseline
+from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
 from advrl.estimators.nodes import sample_scores
 
@@ -35,7 +35,8 @@ class Score(Estimator):
             estimate is then only as unbiased as it is, and right to first order.
 
     Raises:
-        ValueError: for leave-one-out or the optimal baseline with one sample, or a baseline with an advantage.
+        ValueError: for leave-one-out, the optimal baseline or :func:`grpo` with one sample, or a baseline with an
+            advantage.
     """
 
     unbiased = True
@@ -51,6 +52,8 @@ class Score(Estimator):
             raise ValueError(f"the leave-one-out baseline needs n >= 2 samples, got n={self.n}")
         if self.baseline is optimal_baseline and self.n < 2:
             raise ValueError(f"the optimal baseline is estimated from the other samples: n >= 2, got n={self.n}")
+        if self.advantage is grpo and self.n < 2:
+            raise ValueError(f"the group's standard deviation needs n >= 2 samples, got n={self.n}")
         if self.advantage is not None:
             if self.baseline is not None:
                 raise ValueError("an advantage takes the place of the baseline: give one of them")
