@@ -103,10 +103,15 @@ def the_lecture() -> None:
         against(f"normal-square, N up to {sizes[-1]:,}, against a loop", lab, loops, rounds)
     ready = problem.on()
 
-    def bare(n: int = 1000) -> None:
-        gradients(Score(n), ready, REPLICATES), gradients(Path(n), ready, REPLICATES)
+    def bare() -> None:
+        for n in SMALL:
+            gradients(Score(n), ready, REPLICATES), gradients(Path(n), ready, REPLICATES)
 
-    against("estimates alone, N = 1,000", bare, lambda: (score_loop(1000), path_loop(1000)), 15)
+    def both() -> None:
+        for n in SMALL:
+            score_loop(n), path_loop(n)
+
+    against("estimates alone, N up to 1,000", bare, both, 15)
 
     def draws() -> None:
         for n in ALL:

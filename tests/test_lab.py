@@ -147,7 +147,7 @@ def test_the_false_alarm_rate_of_the_bias_is_the_stated_one():
 
 
 def test_rare_events_do_not_look_like_bias():
-    """A coordinate that hardly ever moves is known too well by its own standard error: z would be above 100 here."""
+    """A coordinate that hardly ever moves is known far too well by its own standard error: z would be above 100."""
     torch.manual_seed(0)
     draws = torch.randn(512, 20, dtype=torch.float64)
     draws[:, 0] = 0.01 + 1e-3 * draws[:, 0]  # its mean is 0.01 from the truth, and what makes up for it never happened

@@ -105,11 +105,12 @@ class Moments:
     def total_error(self) -> float:
         """Standard error of the total variance, from the draws' fourth moment.
 
-        For P = 1 it is sqrt((m4 - s^4) / R), which for normal draws is s^2 sqrt(2 / R).
+        For P = 1 it is sqrt((m4 - s^4) / R + 2 s^4 / (R (R - 1))), which for normal draws is s^2 sqrt(2 / R).
         """
         d, count = self.first, self.count
         spread = self.spread - 4 * (d * self.skew).sum() + 4 * (d * d * self.second).sum()
-        return float((spread.clamp(min=0) / count**2).sqrt())
+        second = 2 * (self.variance**2).sum() / (count * (count - 1))  # all that is left of a fair coin's
+        return float((spread.clamp(min=0) / count**2 + second).sqrt())
 
 
 def gather(moments: Moments) -> Moments:
