@@ -47,9 +47,9 @@ class Images(AdversarialConfig):
     """Channels of the largest maps; both networks have twice as many in maps of half the side."""
     batch_size: int = 64
     """Noise vectors, and real samples, per update."""
-    steps: int = 12000
+    steps: int = 10000
     """Steps to train for."""
-    r1: float = 0.5
+    r1: float = 1.5
     """Weight of the R1 penalty (gamma); 0 turns it off."""
     ema: float = 0.999
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
