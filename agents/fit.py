@@ -138,20 +138,22 @@ def fit(
                     run.save()  # from here on a kill at any moment leaves a checkpoint
         with stop.listening():
             while trainer.steps < steps:
-                metrics = trainer.step(_next_batch(stream, trainer.batches_per_step))
+                metrics = trainer.step(_next_batch(stream, trainer))
                 step = trainer.steps
                 run.meter.add(step, metrics)
                 run.seconds = before + time.perf_counter() - start
                 final = step == steps
                 row: dict[str, float] = {}
-                if step % log_every == 0 or final:
-                    run.check()
+                due = [callback for callback in callbacks if step % callback.steps == 0 or final]
+                logging = step % log_every == 0 or final
+                if logging or due:
+                    run.check()  # before a callback stumbles over what is not finite
+                if logging:
                     row |= run.meter.read()
                 with run.writing():
-                    for callback in callbacks:
-                        if step % callback.steps == 0 or final:
-                            with isolated(step):
-                                row |= callback.call(step) or {}
+                    for callback in due:
+                        with isolated(step):
+                            row |= callback.call(step) or {}
                     if row and log is not None:
                         log.write(step, run.seconds, row)
                     if monitor is not None and row.get(monitor, float("inf")) < run.best:
@@ -181,11 +183,15 @@ def _stream(data: Tensor | Iterable[Any], trainer: Trainer, batch_size: int, see
     return data if isinstance(data, Stream) else cycle(data)
 
 
-def _next_batch(stream: Iterator[Any], count: int) -> Tensor:
+def _next_batch(stream: Iterator[Any], trainer: Trainer) -> Tensor:
     batch: Tensor = next(stream)
-    if count > 1 and not isinstance(stream, Stream):
+    if isinstance(stream, Stream):
+        return batch
+    count = trainer.batches_per_step
+    if count > 1:
         batch = torch.cat([batch, *(next(stream) for _ in range(count - 1))])
-    return batch
+        batch = batch[: len(batch) // count * count]  # the last batch of a round may be smaller
+    return batch.to(trainer.device, non_blocking=True)
 
 
 class _Run:

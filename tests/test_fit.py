@@ -139,6 +139,16 @@ def test_divergence_names_step_term_and_last_good_checkpoint(tmp_path, value):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 10
 
 
+def test_divergence_is_named_before_a_callback_stumbles_over_it():
+    trainer = make_trainer()
+    step = trainer.step
+    trainer.step = lambda batch: step(batch) | {"g_cost": torch.tensor(float("nan"))}
+    called = []
+    with pytest.raises(DivergedError, match="g_cost was not finite at step 1"):
+        fit(trainer, data(), 30, callbacks=[Every(3, called.append)], **QUIET)
+    assert trainer.steps == 3 and not called
+
+
 def test_no_checkpoint_of_parameters_that_are_not_finite(tmp_path):
     """Finite losses, but the last update broke a parameter: the checkpoint due now must not be written."""
     trainer = make_trainer()
@@ -228,7 +238,7 @@ def test_checkpoints_survive_a_real_kill_and_refuse_damage(tmp_path):
     with pytest.raises(CheckpointError, match="not written by this version"):
         load_checkpoint(path)
     torch.save({"code": Killed}, path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.pt")
@@ -249,8 +259,25 @@ def test_loaders_and_other_iterables_of_batches():
         Policy(MLP(4, SHAPE, (8,)), FAMILIES["implicit"], 4), MLP(SHAPE, (), (8,)), discriminator_steps=2
     )
     fit(twice, [data()[:4], data()[4:8]], 3, **QUIET)
+    fit(twice, DataLoader(data()[:9], batch_size=5), 5, **QUIET)  # batches of 5 and 4 for two updates
+    for wrong in ([{"x": data()}], data().numpy()):
+        with pytest.raises(TypeError, match="batches must be tensors"):
+            fit(make_trainer(), wrong, 1, **QUIET)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         fit(trainer, data(), 0)
+
+
+def test_a_loader_s_batches_go_to_the_trainer_s_device():
+    trainer = make_trainer()
+    for net in (trainer.generator, trainer.average, trainer.discriminator):
+        net.to("meta")
+    seen = []
+    trainer.step = lambda batch: (
+        seen.append(batch.device.type) or setattr(trainer, "steps", 1) or {"x": torch.zeros(())}
+    )
+    with pytest.raises(RuntimeError, match="meta"):  # the check of the parameters' values, after the step
+        fit(trainer, [data()], 1, **QUIET)
+    assert seen == ["meta"]
 
 
 def test_random_state_round_trip_and_isolation():

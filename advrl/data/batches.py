@@ -121,13 +121,20 @@ def cycle(loader: Iterable[Any]) -> Iterator[Tensor]:
     Batches that are tuples or lists, as ``(images, labels)``, give their first element.
 
     Raises:
+        TypeError: when a batch is neither a tensor nor begins with one.
         ValueError: when a round gives nothing: the loader is empty, or an iterator that can be gone through once.
     """
     while True:
         empty = True
         for batch in loader:
             empty = False
-            yield batch[0] if isinstance(batch, (tuple, list)) else batch
+            first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+            if not isinstance(first, Tensor):
+                raise TypeError(
+                    "batches must be tensors, or tuples whose first element is one, "
+                    f"got {type(first).__name__} from {type(loader).__name__}"
+                )
+            yield first
         if empty:
             raise ValueError(
                 f"{type(loader).__name__} gave no batch; pass a loader that can be gone through repeatedly"
