@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,9 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(argv)
+        if not _aside():
+            return _main(argv)
+        if argv[:1] != ["train"]:
+            return 0  # one process is enough
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _main(argv)
     except SystemExit as error:  # tyro's way of ending after --help or a wrong flag
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
+
+
+def _aside() -> bool:
+    """Whether ``torchrun`` has given another process of this machine the word; bugs are still shown by each."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _main(argv: list[str]) -> int:
@@ -98,24 +110,26 @@ def _guarded(work: Callable[[], int]) -> int:
     """Turn the errors that a user can cause into one sentence and an exit code."""
     from advrl.agents.fit import Interrupted, WriteError
     from advrl.agents.meter import DivergedError
+    from advrl.distributed import RankError
 
     try:
         return work()
     except Interrupted as stop:
-        resume = f"; go on with: {PROGRAM} train RECIPE --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
-        print(f"\n{stop}{resume}", file=sys.stderr)
+        resume = f"; go on with: {_program()} train RECIPE --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
+        _complain(f"\n{stop}{resume}")
         return 130
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        _complain("\ninterrupted")
         return 130
-    except (DivergedError, WriteError) as error:
+    except (DivergedError, WriteError, RankError) as error:
         return _fail(str(error), 1)
     except (ValueError, TypeError, FileNotFoundError) as error:  # training turns its own into RuntimeErrors
         return _fail(str(error))
 
 
 def _parse(cls: type[Any], argv: list[str], command: str, default: Any = None) -> Any:
-    return tyro.cli(cls, args=argv, prog=f"{PROGRAM} {command}", default=default)
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere if _aside() else sys.stderr):
+        return tyro.cli(cls, args=argv, prog=f"{PROGRAM} {command}", default=default)
 
 
 def _train(argv: list[str]) -> int:
@@ -144,18 +158,21 @@ def _train(argv: list[str]) -> int:
 
 
 def _train_seeds(config: Any, command: list[str], say: Callable[[str], None]) -> int:
+    from advrl.device import resolve_device
+    from advrl.distributed import first, process_group
     from advrl.recipes.run import RunError, next_folder, train, with_seed
     from advrl.recipes.summary import summary_of_seeds
 
     config.validate()
     if config.resume is not None:
         raise RunError(f"--resume goes on with one run: give {config.resume}/seed-N, and no --seeds")
-    folder = config.out or next_folder(config.name)
-    runs = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        say(f"--- seed {seed} ({seed - config.seed + 1} of {config.seeds})")
-        runs.append(train(with_seed(config, seed, folder / f"seed-{seed}"), command=command, say=say))
-    say(f"\n{summary_of_seeds(runs)}\nNext:\n  advrl plot {folder}")
+    with process_group(resolve_device(config.device)):
+        folder = first(lambda: config.out or next_folder(config.name))
+        runs = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            say(f"--- seed {seed} ({seed - config.seed + 1} of {config.seeds})")
+            runs.append(train(with_seed(config, seed, folder / f"seed-{seed}"), command=command, say=say))
+        say(first(lambda: f"\n{summary_of_seeds(runs)}\nNext:\n  {PROGRAM} plot {folder}"))
     return 0
 
 
@@ -273,6 +290,17 @@ def _meant(word: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _program() -> str:
+    """What a user typed before ``train``."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return PROGRAM if ranks == "1" else f"torchrun --nproc-per-node {ranks} -m {PROGRAM}"
+
+
+def _complain(text: str) -> None:
+    if not _aside():
+        print(text, file=sys.stderr)
+
+
 def _fail(sentence: str, code: int = 2) -> int:
-    print(f"{PROGRAM}: {sentence}", file=sys.stderr)
+    _complain(f"{PROGRAM}: {sentence}")
     return code

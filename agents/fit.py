@@ -2,6 +2,10 @@
 
 A trainer knows what a step is (``step(batch) -> dict of detached scalars``, ``state_dict``, ``load_state_dict``,
 ``steps``, ``batches_per_step``, ``device``); everything around the step is here.
+
+Under ``torchrun`` the ranks walk through the loop together. Rank 0 alone prints, calls callbacks and writes; the others
+wait for it where it does, and end when it fails. Each takes its share of every batch, and draws from random streams of
+its own.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -26,7 +31,19 @@ from advrl.agents.logs import MetricsLog
 from advrl.agents.meter import DivergedError, Meter
 from advrl.checks import integer
 from advrl.data import Batches, cycle
-from advrl.seeding import isolated, rng_state, set_rng_state
+from advrl.distributed import (
+    RankError,
+    anywhere,
+    everyones,
+    first,
+    gathered,
+    process_group,
+    rank,
+    rank_seed,
+    share,
+    world_size,
+)
+from advrl.seeding import isolated, rng_state, seed_everything, set_rng_state
 
 
 class Trainer(Protocol):
@@ -90,13 +107,14 @@ def fit(
     Args:
         trainer: what to train.
         data: a tensor of samples (N, *event), of which random batches are taken on the trainer's device; or a
-            ``DataLoader`` or other iterable of batches, gone round for ever.
+            ``DataLoader`` or other iterable of batches, gone round for ever. Of a tensor's batches every rank takes
+            its share; a loader's are this rank's own (``DistributedSampler``).
         steps: the step count to reach.
-        batch_size: rows of a batch, for a tensor.
-        seed: of the data order, for a tensor.
+        batch_size: rows of a batch, for a tensor; of all ranks together.
+        seed: of the data order, for a tensor; of the random streams of every rank but 0, whose state is left as it is.
         out: the run's folder: ``metrics.csv``, TensorBoard events, ``checkpoint.pt``; with ``monitor``, ``best.pt``.
         resume: go on from ``out``'s checkpoint. With a tensor the continuation is the run that was never interrupted,
-            bit for bit on one machine; a loader starts its round anew.
+            bit for bit on one machine and as many ranks; a loader starts its round anew.
         callbacks: run after the log, before the checkpoint.
         monitor: a number that a callback returns; the checkpoint with its lowest value is kept as ``best.pt``.
         log_every: steps between two log rows, which hold the means over them.
@@ -108,90 +126,72 @@ def fit(
 
     Raises:
         ValueError: for sizes out of range, or a folder that holds a run although ``resume`` is false.
-        DivergedError: when a metric or a parameter is not finite; no checkpoint is written after it.
+        CheckpointError: when the run to go on with was made by another number of ranks.
+        DivergedError: when a metric or a parameter is not finite on any rank; no checkpoint is written after it.
+        RankError: when another rank failed.
         Interrupted: after Ctrl-C, when the run is saved.
         WriteError: when the folder cannot be written any more.
     """
     for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         integer(name, value)
-    folder = None if out is None else Path(out)
-    stream = _stream(data, trainer, batch_size, seed)
-    run = _Run(trainer, stream, folder, monitor)
-    if resume:
-        run.load()
-    elif folder is not None and (run.checkpoint.exists() or (folder / "metrics.csv").exists()):
-        raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
-
-    log = None
-    last: dict[str, float] = {}
-    start, before = time.perf_counter(), run.seconds
-    bar = _Progress(trainer.steps, steps, progress)
-    stop = _StopRequest()
-    try:
-        if folder is not None:
-            with run.writing():
-                folder.mkdir(parents=True, exist_ok=True)
-                log = MetricsLog(folder, resume_step=trainer.steps if resume else None)
-                if not resume:
-                    run.save()  # from here on a kill at any moment leaves a checkpoint
-        with stop.listening():
-            while trainer.steps < steps:
-                metrics = trainer.step(_next_batch(stream, trainer.batches_per_step))
-                step = trainer.steps
-                run.meter.add(step, metrics)
-                run.seconds = before + time.perf_counter() - start
-                final = step == steps
-                row: dict[str, float] = {}
-                if step % log_every == 0 or final:
-                    run.check()
-                    row |= run.meter.read()
-                with run.writing():
-                    for callback in callbacks:
-                        if step % callback.steps == 0 or final:
-                            with isolated(step):
-                                row |= callback.call(step) or {}
-                    if row and log is not None:
-                        log.write(step, run.seconds, row)
-                    if monitor is not None and row.get(monitor, float("inf")) < run.best:
-                        run.best = row[monitor]
-                        run.save("best.pt")
-                    if step % checkpoint_every == 0 or final or stop.requested:
-                        if log is not None:
-                            log.sync()  # no checkpoint outlives its rows, even when the power fails
-                        run.save()
-                if row:
-                    last |= row
-                    bar.show(step, last)
-                bar.advance(step)
-                if stop.requested and not final:
-                    raise Interrupted(step, run.checkpoint if folder is not None else None)
-    finally:
-        bar.close()
-        if log is not None:
-            with run.writing():
-                log.close()
-    return last
+    with process_group(trainer.device):
+        stream = _stream(data, trainer, batch_size, seed)
+        run = _Run(trainer, stream, None if out is None else Path(out), monitor)
+        with run.ending():
+            if resume:
+                run.load()
+            else:
+                run.begin(seed)
+            start, before = time.perf_counter(), run.seconds
+            stop = _StopRequest()
+            with closing(_Progress(trainer.steps, steps, progress and rank() == 0)) as bar, stop.listening():
+                while trainer.steps < steps:
+                    metrics = trainer.step(_next_batch(stream, trainer.batches_per_step))
+                    step = trainer.steps
+                    run.meter.add(step, metrics)
+                    run.seconds = before + time.perf_counter() - start
+                    final = step == steps
+                    stopping = anywhere(stop.requested)
+                    logged = step % log_every == 0 or final
+                    due = [callback for callback in callbacks if step % callback.steps == 0 or final]
+                    saving = step % checkpoint_every == 0 or final or stopping
+                    if (logged or due or saving) and run.look(logged, due, saving):
+                        bar.show(step, run.last)
+                    bar.advance(step)
+                    if stopping and not final:
+                        raise Interrupted(step, run.checkpoint if run.folder is not None else None)
+    return run.last
 
 
 def _stream(data: Tensor | Iterable[Any], trainer: Trainer, batch_size: int, seed: int) -> Iterator[Any]:
     if isinstance(data, Tensor):
-        return Batches(data, integer("batch_size", batch_size) * trainer.batches_per_step, seed, trainer.device)
-    return data if isinstance(data, Batches) else cycle(data)
+        share(integer("batch_size", batch_size))
+        return Batches(data, batch_size * trainer.batches_per_step, seed, trainer.device)
+    if isinstance(data, Batches):
+        share(data.batch_size // trainer.batches_per_step)
+        return data
+    return cycle(data)
 
 
 def _next_batch(stream: Iterator[Any], count: int) -> Tensor:
+    """This rank's rows of the next ``count`` batches, one batch after the other."""
     batch: Tensor = next(stream)
-    if count > 1 and not isinstance(stream, Batches):
+    if isinstance(stream, Batches):
+        if world_size() > 1:  # (count, ranks, rows of a rank): every rank has drawn the one order, and takes its part
+            batch = batch.unflatten(0, (count, world_size(), -1))[:, rank()].flatten(0, 1)
+    elif count > 1:
         batch = torch.cat([batch, *(next(stream) for _ in range(count - 1))])
     return batch
 
 
 class _Run:
-    """What a checkpoint holds beside the trainer, and where it goes."""
+    """What a checkpoint holds beside the trainer, and where it goes. Its folder is rank 0's to write."""
 
     def __init__(self, trainer: Trainer, stream: Iterator[Any], folder: Path | None, monitor: str | None) -> None:
-        self.trainer, self.stream, self.folder = trainer, stream, folder
+        self.trainer, self.stream, self.folder, self.monitor = trainer, stream, folder, monitor
         self.meter = Meter()
+        self.log: MetricsLog | None = None
+        self.last: dict[str, float] = {}
         self.best = float("inf")
         self.seconds = 0.0
         self.saved: int | None = None
@@ -212,41 +212,134 @@ class _Run:
             reason = error.strerror or error
             raise WriteError(f"cannot write to {self.folder}: {reason}; {self.kept()}") from error
 
+    def begin(self, seed: int) -> None:
+        """A new run: rank 0's weights for all, a random stream for each, and a checkpoint of step 0."""
+        state = first(self._unless_taken)
+        if rank():
+            self.trainer.load_state_dict(state)
+            seed_everything(rank_seed(seed))
+        if self.folder is not None:
+            self.check()
+            first(partial(self._open, None, gathered(self._own())))
+            self.saved = self.trainer.steps
+
+    def _unless_taken(self) -> dict[str, Any]:
+        if self.folder is not None and (self.checkpoint.exists() or (self.folder / "metrics.csv").exists()):
+            raise ValueError(f"{self.folder} already holds a run: resume it, or choose another folder")
+        return _to(self.trainer.state_dict(), torch.device("cpu")) if world_size() > 1 else {}
+
+    def _open(self, resume_step: int | None, owns: list[dict[str, Any]]) -> None:
+        assert self.folder is not None
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.log = MetricsLog(self.folder, resume_step=resume_step)
+            if resume_step is None:
+                self._save("checkpoint.pt", owns)  # from here on a kill at any moment leaves a checkpoint
+
     def check(self) -> None:
-        """Raise a DivergedError if a metric, or a parameter, is not finite."""
+        """Raise a DivergedError, on every rank, if a metric or a parameter is not finite on any."""
+        wrong = None
         try:
             self.meter.check()
-            for part, value in vars(self.trainer).items():
-                if isinstance(value, nn.Module) and not _all_finite(value):
-                    raise DivergedError(f"the parameters of {part} were not finite after step {self.trainer.steps}")
+            for name, part in self._networks():
+                if not _all_finite(part):
+                    raise DivergedError(f"the parameters of {name} were not finite after step {self.trainer.steps}")
         except DivergedError as error:
-            raise DivergedError(f"{error}; {self.kept()}") from None
+            wrong = str(error)
+        for where, sentence in enumerate(everyones(wrong)):
+            if sentence is not None:
+                on = f" on rank {where}" if world_size() > 1 else ""
+                raise DivergedError(f"{sentence}{on}; {self.kept()}")
 
-    def save(self, name: str = "checkpoint.pt") -> None:
-        if self.folder is None:
-            return
-        self.check()
-        state = {
-            "step": self.trainer.steps,
-            "trainer": self.trainer.state_dict(),
+    def look(self, logged: bool, due: Sequence[Every], saving: bool) -> dict[str, float]:
+        """Check, log, call back and save what is due after a step; returns the row that was logged."""
+        may_save = self.folder is not None and (saving or (self.monitor is not None and len(due) > 0))
+        if logged or may_save:
+            self.check()
+        row = self.meter.read() if logged else {}
+        owns = gathered(self._own()) if may_save else []
+        row = first(partial(self._write, row, due, saving, owns))
+        if saving and self.folder is not None:
+            self.saved = self.trainer.steps
+        self.last |= row
+        return row
+
+    def _write(
+        self, row: dict[str, float], due: Sequence[Every], saving: bool, owns: list[dict[str, Any]]
+    ) -> dict[str, float]:
+        step = self.trainer.steps
+        with self.writing():
+            for callback in due:
+                with isolated(step):
+                    row |= callback.call(step) or {}
+            if row and self.log is not None:
+                self.log.write(step, self.seconds, row)
+            if self.monitor is not None and row.get(self.monitor, float("inf")) < self.best:
+                self.best = row[self.monitor]
+                self._save("best.pt", owns)
+            if saving:
+                if self.log is not None:
+                    self.log.sync()  # no checkpoint outlives its rows, even when the power fails
+                self._save("checkpoint.pt", owns)
+        return row
+
+    def _own(self) -> dict[str, Any]:
+        """What each rank has of its own: random state, data order, unread metrics, and buffers such as batch norm's."""
+        own = {
             "data": self.stream.state_dict() if isinstance(self.stream, Batches) else None,
             "rng": rng_state(),
             "meter": self.meter.state_dict(),
+        }
+        if rank():
+            own["buffers"] = {name: dict(part.named_buffers()) for name, part in self._networks()}
+        return own if world_size() == 1 else _to(own, torch.device("cpu"))
+
+    def _networks(self) -> list[tuple[str, nn.Module]]:
+        return [(name, part) for name, part in vars(self.trainer).items() if isinstance(part, nn.Module)]
+
+    def _save(self, name: str, owns: list[dict[str, Any]]) -> None:
+        if self.folder is None:
+            return
+        state = {
+            "step": self.trainer.steps,
+            "trainer": self.trainer.state_dict(),
             "best": self.best,
             "seconds": self.seconds,
+            **owns[0],
+            "others": owns[1:],
         }
         save_checkpoint(self.folder / name, state)
         if name == "checkpoint.pt":
             self.saved = self.trainer.steps
 
     def load(self) -> None:
-        state = load_checkpoint(self.checkpoint)
+        """Go on with the run in the folder."""
+        state = first(partial(load_checkpoint, self.checkpoint, ranks=world_size()))
+        own = [state, *state["others"]][rank()]
         self.trainer.load_state_dict(state["trainer"])
-        if isinstance(self.stream, Batches) and state["data"] is not None:
-            self.stream.load_state_dict(state["data"])
-        self.meter.load_state_dict(_to(state["meter"], self.trainer.device))
+        if rank():
+            for name, part in self._networks():
+                for key, buffer in part.named_buffers():
+                    buffer.copy_(own["buffers"][name][key])
+        if isinstance(self.stream, Batches) and own["data"] is not None:
+            self.stream.load_state_dict(own["data"])
+        self.meter.load_state_dict(_to(own["meter"], self.trainer.device))
         self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
-        set_rng_state(state["rng"])
+        set_rng_state(own["rng"])
+        if self.folder is not None:
+            first(partial(self._open, self.trainer.steps, []))
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Close the log in the end, and say what is safe when another rank was lost."""
+        try:
+            yield
+        except RankError as error:
+            raise RankError(f"{error}; {self.kept()}") from error
+        finally:
+            if self.log is not None:
+                with self.writing():
+                    self.log.close()
 
 
 def _all_finite(module: nn.Module) -> bool:

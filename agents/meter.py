@@ -6,11 +6,14 @@ interval.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from advrl.distributed import everyones
 
 
 class DivergedError(RuntimeError):
@@ -38,11 +41,12 @@ class Meter:
         self._first_bad[names] = bad if seen is None else torch.minimum(seen, bad)
 
     def read(self) -> dict[str, float]:
-        """The mean of each metric since the last reading, as floats."""
+        """The mean of each metric since the last reading, over all ranks, as floats."""
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for names, (total, count) in self._sums.items():
-            for name, value in zip(names, total.tolist(), strict=True):
+        taken = [(names, total.tolist(), count) for names, (total, count) in self._sums.items()]
+        for names, total, count in itertools.chain(*everyones(taken)):
+            for name, value in zip(names, total, strict=True):
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + count
         self._sums.clear()

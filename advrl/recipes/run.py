@@ -10,18 +10,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.fit import fit
 from advrl.agents.report import Report
 from advrl.device import be_deterministic, resolve_device
+from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
@@ -96,18 +99,28 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 
     Raises:
         ValueError, TypeError: for options that cannot be, before any work is done.
-        DivergedError, WriteError, Interrupted: as :func:`advrl.agents.fit.fit`.
+        DivergedError, WriteError, Interrupted, RankError: as :func:`advrl.agents.fit.fit`.
     """
     config.validate()
     device = resolve_device(config.device)
-    folder = _folder(config)
+    if place().locals > 1 and config.device.startswith("cuda:"):
+        raise ValueError(f"the ranks cannot share --device {config.device}: give cuda, and each takes one of its own")
+    with process_group(device):
+        share(config.batch_size, "--batch-size")
+        return _train(config, device, command, say if rank() == 0 else _nothing)
+
+
+def _nothing(text: str) -> None:
+    """What ranks but the first have to say."""
+
+
+def _train(config: Any, device: torch.device, command: Sequence[str], say: Callable[[str], None]) -> Path:
+    folder = first(partial(_folder, config))
     if config.deterministic:
         be_deterministic()
-    seed_everything(config.seed)
-    parts = config.build(device)
-    _begin(folder, config, device, parts.data.shape, command)
+    parts = _build(config, device)
+    first(partial(_begin, folder, config, device, parts.data.shape, command))
     say(_announcement(config, parts, device, folder))
-
     try:
         say(_run(folder, config, parts))
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
@@ -115,8 +128,22 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
     return folder
 
 
+def _build(config: Any, device: torch.device) -> Any:
+    """The parts; on rank 0 first, for what it leaves in the cache, such as the judge's classifier."""
+    built: list[Any] = []
+
+    def build() -> None:
+        seed_everything(config.seed)
+        built.append(config.build(device))
+
+    first(build)
+    if rank():
+        build()
+    return built[0]
+
+
 def _run(folder: Path, config: Any, parts: Any) -> str:
-    """Train, judge, draw; returns the report."""
+    """Train on all ranks; judge and draw on one; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
     fit(
         parts.trainer,
@@ -132,7 +159,12 @@ def _run(folder: Path, config: Any, parts: Any) -> str:
         checkpoint_every=config.checkpoint_every,
         progress=not config.quiet,
     )
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    seconds, cpu_seconds = time.perf_counter() - started, sum(everyones(time.process_time() - cpu))
+    return first(partial(_report, folder, config, parts, seconds, cpu_seconds))
+
+
+def _report(folder: Path, config: Any, parts: Any, seconds: float, cpu_seconds: float) -> str:
+    """Judge and draw what was trained."""
     run = load(folder, device=str(parts.trainer.device))
     write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
     report = parts.evaluator.evaluate(run.policy.sample)
@@ -213,7 +245,7 @@ def _folder(config: Any) -> Path:
         different = differences(saved, config)
         if different:
             raise RunError(f"cannot resume {config.resume} with another configuration: {'; '.join(different)}")
-        load_checkpoint(config.resume / "checkpoint.pt")
+        load_checkpoint(config.resume / "checkpoint.pt", ranks=world_size())
         if config.out is None or Path(config.out) == config.resume:
             return Path(config.resume)
         _copy_run(Path(config.resume), Path(config.out))
@@ -249,6 +281,7 @@ def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int]
         "shape": list(shape),
         "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
         if device.type == "cuda" else str(device),
+        "ranks": world_size(),
         "threads": torch.get_num_threads(),
         "git": _git_hash(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform()},
@@ -280,7 +313,20 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
         f"generator updates: {config.generator_steps}\n"
+        f"{_ranks(config, trainer)}"
         f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
+    )
+
+
+def _ranks(config: Any, trainer: Any) -> str:
+    """How many ranks there are, and what they do not do together."""
+    if world_size() == 1:
+        return ""
+    layers = [*trainer.generator.modules(), *trainer.discriminator.modules()]
+    alone = any(isinstance(layer, _BatchNorm) for layer in layers)
+    return (
+        f"ranks      {world_size()}, each with {share(config.batch_size)} of a batch of {config.batch_size}"
+        f"{'; batch norm sees those alone' * alone}\n"
     )
 
 
