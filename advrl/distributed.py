@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)  # rank 0 may judge for hours; a rank that dies is noticed at once, by its connection
 _hosts: dist.ProcessGroup | None = None
+_store: Any = None  # where ranks leave their addresses
+_opened = 0
 
 
 class RankError(RuntimeError):
@@ -79,7 +81,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         RankError: if the others cannot be reached.
         ValueError: for a device that ranks cannot train on together.
     """
-    global _hosts
+    global _hosts, _store, _opened
     found = dist.is_available() and dist.is_initialized()
     if _hosts is not None or (not found and place().ranks == 1):
         yield
@@ -90,7 +92,16 @@ def process_group(device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if not found:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=_index(device))
+            if _store is None:
+                _store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+            _opened += 1  # a prefix each, or a second group would find the addresses of the first
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore(f"advrl-{_opened}", _store),  # type: ignore[attr-defined]
+                rank=place().rank,
+                world_size=place().ranks,
+                device_id=device if device.type == "cuda" else None,
+            )
         _hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
     lost = False
     try:
@@ -102,10 +113,6 @@ def process_group(device: torch.device) -> Iterator[None]:
         if not lost:
             dist.destroy_process_group(_hosts if found else None)
         _hosts = None
-
-
-def _index(device: torch.device) -> torch.device | None:
-    return device if device.type == "cuda" else None
 
 
 @contextmanager
