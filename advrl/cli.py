@@ -10,9 +10,11 @@ import difflib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +23,7 @@ import tyro
 import advrl
 
 PROGRAM = "advrl"
+PATIENCE = 3.0  # seconds in which torchrun has ended the other processes
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,30 @@ class Plot:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    return _run(argv) if os.environ.get("LOCAL_RANK", "0") == "0" else _run_aside(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
-        if not _aside():
-            return _main(argv)
-        if argv[:1] != ["train"]:
-            return 0  # one process is enough
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            return _main(argv)
+        return _main(argv)
     except SystemExit as error:  # tyro's way of ending after --help or a wrong flag
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
 
 
-def _aside() -> bool:
-    """Whether ``torchrun`` has given another process of this machine the word; bugs are still shown by each."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+def _run_aside(argv: list[str]) -> int:
+    """Run it as one of the processes of ``torchrun`` that do not print.
+
+    What goes wrong mostly goes wrong on all, and the first says it. The first to end makes ``torchrun`` end the others,
+    so that this one waits, and speaks only if it is still there then: its trouble was its own.
+    """
+    if argv[:1] != ["train"]:
+        return 0  # one process is enough
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(StringIO()) as said:
+        code = _run(argv)
+    if code not in (0, 130):
+        time.sleep(PATIENCE)
+        print(f"rank {os.environ.get('RANK')}: {said.getvalue().strip()}", file=sys.stderr)
+    return code
 
 
 def _main(argv: list[str]) -> int:
@@ -116,10 +129,10 @@ def _guarded(work: Callable[[], int]) -> int:
         return work()
     except Interrupted as stop:
         resume = f"; go on with: {_program()} train RECIPE --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
-        _complain(f"\n{stop}{resume}")
+        print(f"\n{stop}{resume}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        _complain("\ninterrupted")
+        print("\ninterrupted", file=sys.stderr)
         return 130
     except (DivergedError, WriteError, RankError) as error:
         return _fail(str(error), 1)
@@ -128,8 +141,7 @@ def _guarded(work: Callable[[], int]) -> int:
 
 
 def _parse(cls: type[Any], argv: list[str], command: str, default: Any = None) -> Any:
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere if _aside() else sys.stderr):
-        return tyro.cli(cls, args=argv, prog=f"{PROGRAM} {command}", default=default)
+    return tyro.cli(cls, args=argv, prog=f"{PROGRAM} {command}", default=default)
 
 
 def _train(argv: list[str]) -> int:
@@ -296,11 +308,6 @@ def _program() -> str:
     return PROGRAM if ranks == "1" else f"torchrun --nproc-per-node {ranks} -m {PROGRAM}"
 
 
-def _complain(text: str) -> None:
-    if not _aside():
-        print(text, file=sys.stderr)
-
-
 def _fail(sentence: str, code: int = 2) -> int:
-    _complain(f"{PROGRAM}: {sentence}")
+    print(f"{PROGRAM}: {sentence}", file=sys.stderr)
     return code
