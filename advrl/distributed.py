@@ -151,19 +151,20 @@ def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return
-    flat = mean(torch.cat([g.flatten() for g in gradients]))
+    flat = _average_(torch.cat([g.flatten() for g in gradients]))
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
 def mean(value: Tensor) -> Tensor:
     """The mean of a tensor over the ranks, the same to the last bit on each; the tensor itself with one rank."""
-    if world_size() == 1:
-        return value
+    return value if world_size() == 1 else _average_(value.detach().clone())
+
+
+def _average_(value: Tensor) -> Tensor:
     with _peers():
-        total = value.detach().clone()
-        dist.all_reduce(total)
-    return total / world_size()
+        dist.all_reduce(value)
+    return value.div_(world_size())
 
 
 def anywhere(flag: bool) -> bool:

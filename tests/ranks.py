@@ -4,6 +4,7 @@ Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. ``pari
 rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -205,6 +206,7 @@ def lose(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(240, exit=True)  # ranks that wait for each other for ever say where
     torch.set_num_threads(1)
     where = Path(sys.argv[1])
     torch.save(play_all(where), where / f"rank-{os.environ['RANK']}.pt")

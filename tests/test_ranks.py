@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from advrl import distributed
 from advrl.agents import fit
 from advrl.agents.checkpoint import load_checkpoint
 from advrl.cli import main
@@ -18,6 +20,7 @@ from advrl.data import Batches
 from advrl.device import resolve_device
 from advrl.distributed import place, process_group, world_size
 from advrl.plots import read_metrics
+from advrl.recipes import Digits, run
 from tests import ranks
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +154,16 @@ def test_rank_0_alone_speaks(played):
     for words in ("ranks      2, each with 4 of a batch of 8\n", "Written:", "Next:"):
         assert out.count(words) == 1
     assert err.count("step 60/60") == 1
+
+
+def test_batch_norm_of_each_rank_is_announced(monkeypatch):
+    for module in (distributed, run):
+        monkeypatch.setattr(module, "world_size", lambda: 2)
+    plain, normed = (
+        SimpleNamespace(generator=nn.Linear(1, 1), discriminator=net) for net in (nn.ReLU(), ranks.Normed())
+    )
+    assert run._ranks(Digits(), plain) == "ranks      2, each with 64 of a batch of 128\n"
+    assert run._ranks(Digits(), normed).endswith("64 of a batch of 128; batch norm sees those alone\n")
 
 
 def test_digits_that_lost_a_rank_go_on_bit_for_bit(played, capsys):
