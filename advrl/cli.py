@@ -9,9 +9,13 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +25,7 @@ import advrl
 
 PROGRAM = "advrl"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PATIENCE = 3.0  # seconds in which torchrun has ended the other processes
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,30 @@ class Plot:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    return _run(argv) if os.environ.get("LOCAL_RANK", "0") == "0" else _run_aside(argv)
+
+
+def _run(argv: list[str]) -> int:
     try:
         return _main(argv)
     except SystemExit as error:  # tyro's way of ending after --help or a wrong flag
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 2
+
+
+def _run_aside(argv: list[str]) -> int:
+    """Run it as one of the processes of ``torchrun`` that do not print.
+
+    What goes wrong mostly goes wrong on all, and the first says it. The first to end makes ``torchrun`` end the others,
+    so that this one waits, and speaks only if it is still there then: its trouble was its own.
+    """
+    if argv[:1] != ["train"]:
+        return 0  # one process is enough
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(StringIO()) as said:
+        code = _run(argv)
+    if code not in (0, 130):
+        time.sleep(PATIENCE)
+        print(f"rank {os.environ.get('RANK')}: {said.getvalue().strip()}", file=sys.stderr)
+    return code
 
 
 def _main(argv: list[str]) -> int:
@@ -101,17 +126,19 @@ def _guarded(work: Callable[[], int], argv: Sequence[str]) -> int:
     """Turn the errors that a user can cause into one sentence and an exit code."""
     from advrl.agents.fit import Interrupted, WriteError
     from advrl.agents.meter import DivergedError
+    from advrl.distributed import RankError
 
     try:
         return work()
     except Interrupted as stop:
-        resume = f"; go on with: {PROGRAM} train {argv[1]} --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
+        again = f"{_program()} train {argv[1]} --resume {stop.checkpoint.parent}" if stop.checkpoint else ""
+        resume = f"; go on with: {again}" if again else ""
         print(f"\n{stop}{resume}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except (DivergedError, WriteError) as error:
+    except (DivergedError, WriteError, RankError) as error:
         return _fail(str(error), 1)
     except (ValueError, TypeError, FileNotFoundError) as error:  # training turns its own into RuntimeErrors
         return _fail(str(error))
@@ -150,18 +177,21 @@ def _train(argv: list[str]) -> int:
 
 
 def _train_seeds(config: Any, command: list[str], say: Callable[[str], None]) -> int:
+    from advrl.device import resolve_device
+    from advrl.distributed import first, process_group
     from advrl.recipes.run import RunError, next_folder, train, with_seed
     from advrl.recipes.summary import summary_of_seeds
 
     config.validate()
     if config.resume is not None:
         raise RunError(f"--resume goes on with one run: give {config.resume}/seed-N, and no --seeds")
-    folder = config.out or next_folder(config.name)
-    runs = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        say(f"--- seed {seed} ({seed - config.seed + 1} of {config.seeds})")
-        runs.append(train(with_seed(config, seed, folder / f"seed-{seed}"), command=command, say=say))
-    say(f"\n{summary_of_seeds(runs)}\nNext:\n  advrl plot {folder}")
+    with process_group(resolve_device(config.device)):
+        folder = first(lambda: config.out or next_folder(config.name))
+        runs = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            say(f"--- seed {seed} ({seed - config.seed + 1} of {config.seeds})")
+            runs.append(train(with_seed(config, seed, folder / f"seed-{seed}"), command=command, say=say))
+        say(first(lambda: f"\n{summary_of_seeds(runs)}\nNext:\n  {PROGRAM} plot {folder}"))
     return 0
 
 
@@ -310,6 +340,12 @@ def _first_line(cls: type[Any]) -> str:
 def _meant(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _program() -> str:
+    """What a user typed before ``train``."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return PROGRAM if ranks == "1" else f"torchrun --nproc-per-node {ranks} -m {PROGRAM}"
 
 
 def _fail(sentence: str, code: int = 2) -> int:

@@ -6,15 +6,19 @@ import os
 
 import torch
 
+from advrl.distributed import place
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto`` (cuda where there is one, else cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` as a device that exists.
 
+    Of several ranks on a machine each has a cuda device of its own: ``cuda:LOCAL_RANK``, for ``auto`` and ``cuda``.
+
     Raises:
-        ValueError: for another name, or a device that this machine lacks.
+        ValueError: for another name, a device that this machine lacks, or more ranks than cuda devices.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -26,6 +30,13 @@ def resolve_device(name: str) -> torch.device:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         there += ["mps"] * torch.backends.mps.is_available()
         raise ValueError(f"device {name!r} does not exist here; there is {', '.join(there)}")
+    here = place()
+    if device == torch.device("cuda") and here.locals > 1:
+        if here.locals > count:
+            raise ValueError(
+                f"{here.locals} ranks on this machine need a cuda device each, there are {count}; or use cpu"
+            )
+        return torch.device("cuda", here.local)
     return device
 
 

@@ -30,12 +30,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path, device: torch.device | str = "cpu", ranks: int | None = None) -> dict[str, Any]:
     """Read what :func:`save_checkpoint` wrote, with ``weights_only=True``.
+
+    Args:
+        path: the file.
+        device: where tensors go.
+        ranks: how many ranks are to go on with the run; None just reads.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it is truncated, or was not written by advrl.
+        CheckpointError: if it is truncated, was not written by advrl, or by another number of ranks.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
@@ -54,4 +59,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by this version of advrl (expected format {FORMAT!r})")
+    made = 1 + len(state.setdefault("others", []))  # beside rank 0's own state
+    if ranks is not None and ranks != made:
+        how = f"with torchrun --nproc-per-node {made}" if made > 1 else "without torchrun"
+        raise CheckpointError(
+            f"{path} was made by {made} rank{'s' * (made > 1)} and cannot go on with {ranks}, since each has random "
+            f"streams of its own: start {how}"
+        )
     return state

@@ -2,6 +2,10 @@
 
 A trainer knows what a step is (``step(batch) -> dict of detached scalars``, ``state_dict``, ``load_state_dict``,
 ``steps``, ``batches_per_step``, ``device``); everything around the step is here.
+
+Under ``torchrun`` the ranks walk through the loop together. Rank 0 alone prints, calls callbacks and writes; the others
+wait for it where it does, and end when it fails. Each takes its share of every batch, and draws from random streams of
+its own.
 """
 
 from __future__ import annotations
@@ -10,52 +14,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from advrl.agents.logs import MetricsLog
-from advrl.agents.meter import DivergedError, Meter
+from advrl.agents.record import Every, Run, Trainer, WriteError
 from advrl.checks import integer
 from advrl.data import Batches, Stream, cycle
-from advrl.seeding import isolated, rng_state, set_rng_state
+from advrl.distributed import anywhere, process_group, rank, share, world_size
 
-
-class Trainer(Protocol):
-    """What :func:`fit` needs of a trainer."""
-
-    steps: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def batches_per_step(self) -> int: ...
-
-    def step(self, batch: Tensor) -> dict[str, Tensor]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Every:
-    """Call ``call(step)`` every ``steps`` steps and after the last one; the numbers it returns are logged.
-
-    It runs with random generators of its own and cannot change the run.
-    """
-
-    steps: int
-    call: Callable[[int], Mapping[str, float] | None]
+__all__ = ["Every", "Interrupted", "Trainer", "WriteError", "fit"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,10 +38,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, step: int, checkpoint: Path | None) -> None:
         self.step, self.checkpoint = step, checkpoint
         super().__init__(f"interrupted at step {step}" + (f", saved in {checkpoint}" if checkpoint else ""))
-
-
-class WriteError(OSError):
-    """The run's folder can no longer be written; names the last checkpoint that is whole."""
 
 
 def fit(
@@ -91,13 +61,14 @@ def fit(
         trainer: what to train.
         data: a tensor of samples (N, *event), of which random batches are taken on the trainer's device; a
             ``Stream`` of ``advrl.data``, whose batches serve whole steps; or a ``DataLoader`` or other iterable of
-            batches, gone round for ever.
+            batches, gone round for ever. Of a tensor's or stream's batches every rank takes its share; a loader's are
+            this rank's own (``DistributedSampler``).
         steps: the step count to reach.
-        batch_size: rows of a batch, for a tensor.
-        seed: of the data order, for a tensor.
+        batch_size: rows of a batch, for a tensor; of all ranks together.
+        seed: of the data order, for a tensor; of the random streams of every rank but 0, whose state is left as it is.
         out: the run's folder: ``metrics.csv``, TensorBoard events, ``checkpoint.pt``; with ``monitor``, ``best.pt``.
         resume: go on from ``out``'s checkpoint. With a tensor or a ``Stream`` the continuation is the run that was
-            never interrupted, bit for bit on one machine; a loader starts its round anew.
+            never interrupted, bit for bit on one machine and as many ranks; a loader starts its round anew.
         callbacks: run after the log, before the checkpoint.
         monitor: a number that a callback returns; the checkpoint with its lowest value is kept as ``best.pt``.
         log_every: steps between two log rows, which hold the means over them.
@@ -109,160 +80,65 @@ def fit(
 
     Raises:
         ValueError: for sizes out of range, or a folder that holds a run although ``resume`` is false.
-        CheckpointError: if there is no checkpoint to resume, or it is damaged or of another trainer.
-        DivergedError: when a metric or a parameter is not finite; no checkpoint is written after it.
+        CheckpointError: if there is no checkpoint to resume, or it is damaged, of another trainer or number of ranks.
+        DivergedError: when a metric or a parameter is not finite on any rank; no checkpoint is written after it.
+        RankError: when another rank failed.
         Interrupted: after Ctrl-C, when the run is saved.
         WriteError: when the folder cannot be written any more.
     """
     for name, value in (("steps", steps), ("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         integer(name, value)
-    folder = None if out is None else Path(out)
-    stream = _stream(data, trainer, batch_size, seed)
-    run = _Run(trainer, stream, folder, monitor)
-    if resume:
-        run.load()
-    elif folder is not None and (run.checkpoint.exists() or (folder / "metrics.csv").exists()):
-        raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
-
-    log = None
-    last: dict[str, float] = {}
-    start, before = time.perf_counter(), run.seconds
-    bar = _Progress(trainer.steps, steps, progress)
-    stop = _StopRequest()
-    try:
-        if folder is not None:
-            with run.writing():
-                folder.mkdir(parents=True, exist_ok=True)
-                log = MetricsLog(folder, resume_step=trainer.steps if resume else None)
-                if not resume:
-                    run.save()  # from here on a kill at any moment leaves a checkpoint
-        with stop.listening():
-            while trainer.steps < steps:
-                metrics = trainer.step(_next_batch(stream, trainer))
-                step = trainer.steps
-                run.meter.add(step, metrics)
-                run.seconds = before + time.perf_counter() - start
-                final = step == steps
-                row: dict[str, float] = {}
-                due = [callback for callback in callbacks if step % callback.steps == 0 or final]
-                logging = step % log_every == 0 or final
-                if logging or due:
-                    run.check()  # before a callback stumbles over what is not finite
-                if logging:
-                    row |= run.meter.read()
-                with run.writing():
-                    for callback in due:
-                        with isolated(step):
-                            row |= callback.call(step) or {}
-                    if row and log is not None:
-                        log.write(step, run.seconds, row)
-                    if monitor is not None and row.get(monitor, float("inf")) < run.best:
-                        run.best = row[monitor]
-                        run.save("best.pt")
-                    if step % checkpoint_every == 0 or final or stop.requested:
-                        if log is not None:
-                            log.sync()  # no checkpoint outlives its rows, even when the power fails
-                        run.save()
-                if row:
-                    last |= row
-                    bar.show(step, last)
-                bar.advance(step)
-                if stop.requested and not final:
-                    raise Interrupted(step, run.checkpoint if folder is not None else None)
-    finally:
-        bar.close()
-        if log is not None:
-            with run.writing():
-                log.close()
-    return last
+    with process_group(trainer.device):
+        stream = _stream(data, trainer, batch_size, seed)
+        run = Run(trainer, stream, None if out is None else Path(out), monitor)
+        with run.ending():
+            if resume:
+                run.load()
+            else:
+                run.begin(seed)
+            start, before = time.perf_counter(), run.seconds
+            stop = _StopRequest()
+            with closing(_Progress(trainer.steps, steps, progress and rank() == 0)) as bar, stop.listening():
+                while trainer.steps < steps:
+                    metrics = trainer.step(_next_batch(stream, trainer))
+                    step = trainer.steps
+                    run.meter.add(step, metrics)
+                    run.seconds = before + time.perf_counter() - start
+                    final = step == steps
+                    stopping = anywhere(stop.requested)
+                    logged = step % log_every == 0 or final
+                    due = [callback for callback in callbacks if step % callback.steps == 0 or final]
+                    saving = step % checkpoint_every == 0 or final or stopping
+                    if (logged or due or saving) and run.look(logged, due, saving):
+                        bar.show(step, run.last)
+                    bar.advance(step)
+                    if stopping and not final:
+                        raise Interrupted(step, run.checkpoint if run.folder is not None else None)
+    return run.last
 
 
 def _stream(data: Tensor | Iterable[Any], trainer: Trainer, batch_size: int, seed: int) -> Iterator[Any]:
     if isinstance(data, Tensor):
-        return Batches(data, integer("batch_size", batch_size) * trainer.batches_per_step, seed, trainer.device)
-    return data if isinstance(data, Stream) else cycle(data)
+        share(integer("batch_size", batch_size))
+        return Batches(data, batch_size * trainer.batches_per_step, seed, trainer.device)
+    if isinstance(data, Stream):
+        share(data.batch_size // trainer.batches_per_step)
+        return data
+    return cycle(data)
 
 
 def _next_batch(stream: Iterator[Any], trainer: Trainer) -> Tensor:
+    """This rank's rows of the next batches that a step takes, one batch after the other."""
     batch: Tensor = next(stream)
-    if isinstance(stream, Stream):
-        return batch
     count = trainer.batches_per_step
+    if isinstance(stream, Stream):
+        if world_size() > 1:  # (count, ranks, rows of a rank): every rank has drawn the one order, and takes its part
+            batch = batch.unflatten(0, (count, world_size(), -1))[:, rank()].flatten(0, 1)
+        return batch
     if count > 1:
         batch = torch.cat([batch, *(next(stream) for _ in range(count - 1))])
         batch = batch[: len(batch) // count * count]  # the last batch of a round may be smaller
     return batch.to(trainer.device, non_blocking=True)
-
-
-class _Run:
-    """What a checkpoint holds beside the trainer, and where it goes."""
-
-    def __init__(self, trainer: Trainer, stream: Iterator[Any], folder: Path | None, monitor: str | None) -> None:
-        self.trainer, self.stream, self.folder = trainer, stream, folder
-        self.meter = Meter()
-        self.best = float("inf")
-        self.seconds = 0.0
-        self.saved: int | None = None
-
-    @property
-    def checkpoint(self) -> Path:
-        return (self.folder or Path()) / "checkpoint.pt"
-
-    def kept(self) -> str:
-        return "nothing was saved yet" if self.saved is None else f"{self.checkpoint} of step {self.saved} is whole"
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn the disk's refusal into a WriteError that says what is safe."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or error
-            raise WriteError(f"cannot write to {self.folder}: {reason}; {self.kept()}") from error
-
-    def check(self) -> None:
-        """Raise a DivergedError if a metric, or a parameter, is not finite."""
-        try:
-            self.meter.check()
-            for part, value in vars(self.trainer).items():
-                if isinstance(value, nn.Module) and not _all_finite(value):
-                    raise DivergedError(f"the parameters of {part} were not finite after step {self.trainer.steps}")
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {self.kept()}") from None
-
-    def save(self, name: str = "checkpoint.pt") -> None:
-        if self.folder is None:
-            return
-        self.check()
-        state = {
-            "step": self.trainer.steps,
-            "trainer": self.trainer.state_dict(),
-            "data": self.stream.state_dict() if isinstance(self.stream, Stream) else None,
-            "rng": rng_state(),
-            "meter": self.meter.state_dict(),
-            "best": self.best,
-            "seconds": self.seconds,
-        }
-        save_checkpoint(self.folder / name, state)
-        if name == "checkpoint.pt":
-            self.saved = self.trainer.steps
-
-    def load(self) -> None:
-        state = load_checkpoint(self.checkpoint)
-        try:
-            self.trainer.load_state_dict(state["trainer"])
-            if isinstance(self.stream, Stream) and state["data"] is not None:
-                self.stream.load_state_dict(state["data"])
-            self.meter.load_state_dict(state["meter"])
-            self.best, self.seconds, self.saved = state["best"], state["seconds"], state["step"]
-            set_rng_state(state["rng"])
-        except (KeyError, RuntimeError, ValueError) as error:  # parts that are missing, or of other names or shapes
-            raise CheckpointError(f"{self.checkpoint} is of another trainer than this one: {error}") from error
-
-
-def _all_finite(module: nn.Module) -> bool:
-    parameters = [p.detach() for p in module.parameters()]
-    return not parameters or bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all())
 
 
 class _StopRequest:

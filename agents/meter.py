@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advrl.distributed import everyones
+
 WAITING = 1000  # rows kept on the device at most
 
 
@@ -48,11 +50,15 @@ class Meter:
         self._waiting.clear()
 
     def read(self) -> dict[str, float]:
-        """The mean of each metric since the last reading, as floats."""
+        """The mean of each metric since the last reading, over all ranks, as floats."""
         self._take_in()
-        means = {name: total / count for name, (total, count) in self._sums.items()}
+        sums: dict[str, tuple[float, int]] = {}
+        for taken in everyones(self._sums):
+            for name, (total, count) in taken.items():
+                before, counted = sums.get(name, (0.0, 0))
+                sums[name] = (before + total, counted + count)
         self._sums.clear()
-        return means
+        return {name: total / count for name, (total, count) in sums.items()}
 
     def check(self) -> None:
         """Raise a :class:`DivergedError` that names the first step and term that was not finite, if any."""

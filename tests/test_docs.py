@@ -48,6 +48,8 @@ def commands(code: str) -> list[list[str]]:
                 continue
             if words[:3] == ["python", "-m", "advrl"]:
                 words = ["advrl", *words[3:]]
+            if words[:1] == ["torchrun"] and "-m" in words:  # here with one rank
+                words = words[words.index("-m") + 1 :]
             if words and words[0] == "advrl":
                 found.append(words)
             elif words and words[0] not in OTHERS:

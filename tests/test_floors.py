@@ -20,6 +20,7 @@ FLOORS = [
     {"__init__", "__main__", "cli"},
 ]
 BESIDE = {
+    ("device", "distributed"),
     ("estimators", "distributions"),
     ("tabular", "objectives"),
     ("plots", "checks"),

@@ -104,7 +104,7 @@ for module in (envs, agents, sys.modules["agents.fit"], agents.checkpoint):
     assert module.__spec__.loader is module.__loader__ and module.__file__ == module.__spec__.origin
 from agents.fit import Every
 assert pickle.loads(pickle.dumps(Every(3, print))) == Every(3, print)
-assert Every.__module__ == "advrl.agents.fit" and pickle.loads(pickle.dumps(short)) is full
+assert Every.__module__ == "advrl.agents.record" and pickle.loads(pickle.dumps(short)) is full
 try:
     import agents.missing
 except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
+from advrl.distributed import mean
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
@@ -137,10 +138,10 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def forward(self, cost: Tensor) -> Tensor:
-        """The average so far, (), for costs (n, *batch); then takes their mean in."""
+        """The average so far, (), for costs (n, *batch); then takes their mean in, over all ranks."""
         if self.average.device != cost.device or self.average.dtype != cost.dtype:
             self.to(device=cost.device, dtype=cost.dtype)
         baseline = self.average / self.weight.clamp(min=1 - self.decay)
-        self.average.lerp_(cost.mean(), 1 - self.decay)
+        self.average.lerp_(mean(cost.mean()), 1 - self.decay)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         return baseline

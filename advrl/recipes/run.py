@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
@@ -25,11 +27,12 @@ from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
+from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
 from advrl.lab import GradientProbe, probe_plot
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
-from advrl.recipes.config import differences, from_dict, to_dict
+from advrl.recipes.config import differences, from_dict, probed, to_dict
 from advrl.recipes.parts import gradient_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
@@ -109,24 +112,34 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
 
     Raises:
         ValueError, TypeError: for options that cannot be, before any work is done.
-        CheckpointError, DivergedError, WriteError, Interrupted: as :func:`advrl.agents.fit.fit`.
+        CheckpointError, DivergedError, WriteError, Interrupted, RankError: as :func:`advrl.agents.fit.fit`.
     """
     config.validate()
     device = resolve_device(config.device)
-    folder = _folder(config)
+    if place().locals > 1 and config.device.startswith("cuda:"):
+        raise ValueError(f"the ranks cannot share --device {config.device}: give cuda, and each takes one of its own")
+    with process_group(device):
+        share(config.batch_size, "--batch-size")
+        return _train(config, device, command, say if rank() == 0 else _nothing)
+
+
+def _nothing(text: str) -> None:
+    """What ranks but the first have to say."""
+
+
+def _train(config: Any, device: torch.device, command: Sequence[str], say: Callable[[str], None]) -> Path:
+    folder = first(partial(_folder, config))
     if config.deterministic:
         be_deterministic()
-    seed_everything(config.seed)
     try:
-        parts = config.build(device)
-        probe = gradient_probe(config, parts, folder)
+        parts, probe = _build(config, device, folder)
     except BaseException:
-        with suppress(OSError):  # nothing is in it, unless an earlier run is
-            folder.rmdir()
+        if rank() == 0:
+            with suppress(OSError):  # nothing is in it, unless an earlier run is
+                folder.rmdir()
         raise
-    _begin(folder, config, device, parts.data.shape, command)
+    first(partial(_begin, folder, config, device, parts.data.shape, command))
     say(_announcement(config, parts, device, folder))
-
     try:
         say(_run(folder, config, parts, probe))
     except (CheckpointError, PictureError):  # a picture is decoded in mid-run, and may be damaged
@@ -136,10 +149,28 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
     return folder
 
 
+def _build(config: Any, device: torch.device, folder: Path) -> tuple[Any, GradientProbe | None]:
+    """The parts, and on rank 0 the probe; there first, for what it leaves in the cache, as the judge's classifier."""
+    built: list[Any] = []
+
+    def build() -> None:
+        seed_everything(config.seed)
+        parts = config.build(device)
+        built.extend((parts, gradient_probe(config, parts, folder) if rank() == 0 else None))
+
+    first(build)
+    if rank():
+        build()
+    parts, probe = built
+    return parts, probe
+
+
 def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> str:
-    """Train, judge, draw; returns the report."""
+    """Train on all ranks; judge and draw on one; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
     callbacks = parts.callbacks(folder, config.picture_every)
+    if probed(config):  # on all ranks, which have to agree on what is due; rank 0 alone calls it
+        callbacks = [*callbacks, Every(config.probe_every, _no_probe if probe is None else probe)]
     fit(
         parts.trainer,
         parts.real,
@@ -148,13 +179,24 @@ def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> 
         seed=config.seed,
         out=folder,
         resume=config.resume is not None,
-        callbacks=callbacks if probe is None else [*callbacks, Every(config.probe_every, probe)],
+        callbacks=callbacks,
         monitor=parts.monitor,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
         progress=not config.quiet,
     )
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    seconds, cpu_seconds = time.perf_counter() - started, sum(everyones(time.process_time() - cpu))
+    return first(partial(_report, folder, config, parts, probe, seconds, cpu_seconds))
+
+
+def _no_probe(step: int) -> None:
+    """In the probe's place on the ranks that have none."""
+
+
+def _report(
+    folder: Path, config: Any, parts: Any, probe: GradientProbe | None, seconds: float, cpu_seconds: float
+) -> str:
+    """Judge and draw what was trained."""
     run = load(folder, device=str(parts.trainer.device))
     write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
     report = parts.evaluator.evaluate(run.policy.sample)
@@ -243,7 +285,7 @@ def _folder(config: Any) -> Path:
         different = differences(saved, config)
         if different:
             raise RunError(f"cannot resume {config.resume} with another configuration: {'; '.join(different)}")
-        reached = load_checkpoint(config.resume / "checkpoint.pt")["step"]
+        reached = load_checkpoint(config.resume / "checkpoint.pt", ranks=world_size())["step"]
         if config.steps < reached:
             raise RunError(f"{config.resume} has {reached:,} steps already: give --steps {reached} or more")
         if config.out is None or Path(config.out) == config.resume:
@@ -284,6 +326,7 @@ def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int]
         "shape": list(shape),
         "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
         if device.type == "cuda" else str(device),
+        "ranks": world_size(),
         "threads": torch.get_num_threads(),
         "git": _git_hash(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform()},
@@ -314,7 +357,20 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
         f"generator updates: {config.generator_steps}\n"
+        f"{_ranks(config, trainer)}"
         f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
+    )
+
+
+def _ranks(config: Any, trainer: Any) -> str:
+    """How many ranks there are, and what they do not do together."""
+    if world_size() == 1:
+        return ""
+    layers = [*trainer.generator.modules(), *trainer.discriminator.modules()]
+    alone = any(isinstance(layer, _BatchNorm) for layer in layers)
+    return (
+        f"ranks      {world_size()}, each with {share(config.batch_size)} of a batch of {config.batch_size}"
+        f"{'; batch norm sees those alone' * alone}\n"
     )
 
 
