@@ -73,7 +73,7 @@ class Parts:
         """log p of samples (n, *batch, *event), up to the binomial coefficient, (n, *batch)."""
         if self.binary:
             return self.total(x * self.node - (self.trials or 1) * softplus(self.node))
-        return self.total(torch.where(x > 0, self.node, torch.zeros_like(x)))  # 0 times a logit of -inf is nan
+        return self.total(x * self.node)
 
     def mean(self) -> Tensor:
         """E[x], (*batch, *event), differentiable."""
@@ -101,7 +101,8 @@ def parts_of(estimator: str, distribution: Distribution, *, binary: bool = False
     if isinstance(base, Binomial):
         return Parts(base.logits, True, trials_of(base), batch_dim)
     if isinstance(base, OneHotCategorical) and not binary:
-        return Parts(base.logits, False, 0, batch_dim)
+        lowest = torch.finfo(base.logits.dtype).min / 4  # for masked logits of -inf, which differ by nan
+        return Parts(base.logits.clamp(min=lowest), False, 0, batch_dim)
     better = "path" if distribution.has_rsample else "loo"
     if isinstance(base, OneHotCategorical):
         better += ", rebar or reinmax"

@@ -76,7 +76,7 @@ class Chosen(Draw):
 class RaoBlackwell(Estimator):
     """The likeliest outcomes summed, the rest by the score function, against the mean of those summed.
 
-    Unbiased, to any order; never of more variance than the score function on all. Evaluates the cost k + n times; the
+    Unbiased, to any order; without variance where k outcomes are all there are. Evaluates the cost k + n times; the
     probabilities of all outcomes are listed, their costs are not.
 
     Args:
@@ -111,14 +111,14 @@ class RaoBlackwell(Estimator):
 
     def draw(self, distribution: Distribution) -> Chosen:
         support = support_of("rao-blackwell", distribution, self.limit)
-        log_prob = support.log_prob
+        # an outcome of probability 0 may have to stand for an empty rest: it weighs nothing, and must not make a nan
+        log_prob = support.log_prob.clamp(min=torch.finfo(support.log_prob.dtype).min / 4)
         k = min(self.k, len(log_prob))
         index = log_prob.detach().topk(k, 0).indices
         x = support[inverse_transform(log_prob.detach().exp().movedim(0, -1), self.n)]
         log_rest = torch.zeros_like(log_prob[0])
         if k < len(log_prob):
-            # an outcome of probability 0 may stand for an empty rest: it weighs nothing
-            rest = log_prob.clamp(min=torch.finfo(log_prob.dtype).min / 4).scatter(0, index, -torch.inf)
+            rest = log_prob.scatter(0, index, -torch.inf)
             log_rest = rest.logsumexp(0)
             table = (rest - log_rest).detach().exp().movedim(0, -1)
             index = torch.cat([index, inverse_transform(table, self.n)])

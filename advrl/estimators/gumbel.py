@@ -82,14 +82,15 @@ def _die(logits: Tensor, hard: Tensor, z: Tensor | None) -> Tensor:
 class GumbelRao(Estimator):
     """ST Gumbel-softmax with its relaxation averaged over the noise that leaves the hard sample as it is.
 
-    x = b + (m - stop(m)) with m the mean of k relaxed samples given b: the same expectation as
-    ``GumbelSoftmax(hard=True)``, hence the same bias, with a variance that falls with k to that of the conditional
-    expectation. Paulus, Maddison & Krause (2021), eq. 10 and 11. Evaluates the cost and its gradient n times. A
+    x = b + (m - stop(m)) with m the mean of k relaxed samples, whose noise is drawn given b and then held fixed: the
+    same expectation as ``GumbelSoftmax(hard=True)``, hence the same bias, with a variance that falls with k to that of
+    the conditional expectation. Paulus, Maddison & Krause (2021), eq. 10 and 11. Evaluates the cost and its gradient n times. A
     Binomial is the sum of its coins; independent variables are relaxed each by itself.
 
     Args:
         n: samples per distribution.
-        temperature: t > 0; as it falls the bias does, and the variance grows.
+        temperature: t > 0; as it falls the variance grows, and the bias goes to that of (c'(0) + c'(1)) / 2 in place of
+            c(1) - c(0): none for a quadratic cost, but some for others.
         k: relaxed samples per hard one.
     """
 
@@ -113,6 +114,7 @@ class GumbelRao(Estimator):
         parts = parts_of("gumbel-rao", distribution)
         hard = parts.sample(self.n)
         copies = hard.expand(self.k, *hard.shape).reshape(-1, *hard.shape[1:])
-        z = conditional_gumbel(parts.logits, copies, binary=parts.binary)
-        soft = parts.relax(z, self.temperature).unflatten(0, (self.k, self.n)).mean(0)
+        with torch.no_grad():
+            noise = conditional_gumbel(parts.logits, copies, binary=parts.binary) - parts.logits
+        soft = parts.relax(parts.logits + noise, self.temperature).unflatten(0, (self.k, self.n)).mean(0)
         return Draw(parts.decode(hard) + (soft - soft.detach()), distribution)
