@@ -334,7 +334,7 @@ def test_gumbel_rao_has_the_bias_of_st_gumbel_and_less_variance():
             variances.append(g.var())
         assert variances[1] < variances[0]
         bias.append((mean - p * (1 - p) * (0.8**2 - 0.2**2)).abs())
-    assert bias[2] < min(bias[:2]) / 5
+    assert bias[2] < bias[1] / 4  # of first order in t: about a tenth
 
 
 @pytest.mark.parametrize("problem", [*COINS, *DICE])
