@@ -21,12 +21,15 @@ from torch.distributions import Distribution
 
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.discrete import Parts, parts_of
-from advrl.estimators.kernels import score_function
+from advrl.estimators.kernels import dice
 
 
 @dataclass(frozen=True)
 class Pairs(Draw):
-    """Samples x (2n, *batch, *event), first all b, then all b~, with the weight of c(b) - c(b~) in the gradient."""
+    """Samples x (2n, *batch, *event), first all b, then all b~.
+
+    Weight (2n, *batch, *event) is what multiplies the costs in the pair's gradient, less what does in the box's.
+    """
 
     parts: Parts
     weight: Tensor
@@ -52,22 +55,24 @@ class _Antithetic(Estimator):
 
     def draw(self, distribution: Distribution) -> Pairs:
         parts = parts_of(self.name, distribution, binary=True)
-        logits = parts.logits.detach()
-        p = logits.sigmoid()
-        u = torch.rand(self.n, *p.shape, dtype=p.dtype, device=p.device)
-        b, opposite = (u < p).to(p.dtype), (1 - u < p).to(p.dtype)
-        weight = parts.decode(self.weigh(logits, u, b - opposite))
-        return Pairs(torch.cat([parts.decode(b), parts.decode(opposite)]), distribution, parts, weight)
+        with torch.no_grad():
+            logits = parts.logits
+            p = logits.sigmoid()
+            u = torch.rand(self.n, *p.shape, dtype=p.dtype, device=p.device)
+            b, opposite = (u < p).to(p.dtype), (1 - u < p).to(p.dtype)
+            weight = parts.decode(self.weigh(logits, u, b - opposite))
+            x = torch.cat([parts.decode(b), parts.decode(opposite)])
+            # the box's own first derivative, c (x - E[x]) / 2n, makes way for the pair's
+            weight = torch.cat([weight, -weight]) - (x - parts.decode(p)) / 2
+        return Pairs(x, distribution, parts, weight)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Pairs)
-        parts, x, weight = draw.parts, draw.x, draw.weight
+        parts = draw.parts
         value = _cost_of(draw, cost)
-        boxed = score_function(parts.log_prob(x), value).mean(0)
-        # the box's own first derivative, c (x - E[x]), makes way for that of the pair
-        instead = torch.cat([weight, -weight]) - (x - parts.mean().detach()) / 2
-        first = (parts.spread(value) * instead).sum(0) / self.n
-        return boxed + parts.total((first * (parts.node - parts.node.detach())).unsqueeze(0))[0]
+        boxed = (dice(parts.log_prob(draw.x)) * value).mean(0)
+        first = (parts.spread(value) * draw.weight).sum(0)
+        return boxed + parts.total((first * (parts.node - parts.node.detach()) / self.n).unsqueeze(0))[0]
 
 
 @dataclass(frozen=True)

@@ -115,14 +115,15 @@ class RaoBlackwell(Estimator):
         log_prob = support.log_prob.clamp(min=torch.finfo(support.log_prob.dtype).min / 4)
         k = min(self.k, len(log_prob))
         index = log_prob.detach().topk(k, 0).indices
-        x = support[inverse_transform(log_prob.detach().exp().movedim(0, -1), self.n)]
-        log_rest = torch.zeros_like(log_prob[0])
-        if k < len(log_prob):
-            rest = log_prob.scatter(0, index, -torch.inf)
-            log_rest = rest.logsumexp(0)
-            table = (rest - log_rest).detach().exp().movedim(0, -1)
-            index = torch.cat([index, inverse_transform(table, self.n)])
-        return Chosen(x, distribution, support[index], log_prob.gather(0, index), log_rest)
+        if k == len(log_prob):
+            x = support[inverse_transform(log_prob.detach().exp().movedim(0, -1), self.n)]
+            return Chosen(x, distribution, support[index], log_prob.gather(0, index), torch.zeros_like(log_prob[0]))
+        rest = log_prob.scatter(0, index, -torch.inf)
+        log_rest = rest.logsumexp(0)
+        tables = torch.stack([log_prob, rest - log_rest]).detach().exp().movedim(1, -1)
+        sample, others = inverse_transform(tables, self.n).unbind(1)
+        index = torch.cat([index, others])
+        return Chosen(support[sample], distribution, support[index], log_prob.gather(0, index), log_rest)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Chosen)

@@ -11,46 +11,49 @@ every variable (t = 1), as straight-through is for linear ones. Shapes: n sample
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from advrl.checks import number, same_shape
+from advrl.checks import number
 from advrl.estimators.base import Draw, Estimator
 from advrl.estimators.discrete import Parts, parts_of
 
 
-def reinmax(
-    logits: Tensor, temperature: float = 1.0, *, binary: bool = False, hard: Tensor | None = None
-) -> Tensor:
+def reinmax(logits: Tensor, temperature: float = 1.0, *, binary: bool = False, hard: Tensor | None = None) -> Tensor:
     """A draw whose derivative in the logits is ReinMax's.
 
     Args:
         logits: (*batch, K) of one-hot categoricals, or (*batch) log-odds with ``binary``.
         temperature: t > 0; 1 is exact for quadratic costs, more than 1 trades bias for variance.
         binary: whether the variables are Bernoulli.
-        hard: (*logits.shape) the draw; a fresh one if ``None``.
+        hard: the draw, or several of them, (*n, *logits.shape); a fresh one if ``None``.
 
     Returns:
-        (*logits.shape) zeros and ones.
+        (*logits.shape), or like ``hard``: zeros and ones.
 
     Raises:
-        ValueError: for a temperature that is not positive, or a draw of another shape.
+        ValueError: for a temperature that is not positive, or draws of another shape.
     """
     number("temperature", temperature, 0.0, exclusive=True)
+    lowest = torch.finfo(logits.dtype).min / 4  # for masked logits of -inf, which differ by nan
+    logits = logits.clamp(min=lowest)
     if hard is None:
-        normal = logits if binary else logits.log_softmax(-1)
-        hard = Parts(normal, binary, 0, 0).sample(1)[0]
-    same_shape(logits=logits, hard=hard)
-    fixed, eps = logits.detach(), torch.finfo(logits.dtype).eps
+        hard = Parts(logits if binary else logits.log_softmax(-1), binary, 0, 0).sample(1)[0]
+    if hard.shape[hard.dim() - logits.dim() :] != logits.shape:
+        raise ValueError(f"hard must be (*n, *{tuple(logits.shape)}), like the logits, got {tuple(hard.shape)}")
+    squash = torch.sigmoid if binary else partial(torch.softmax, dim=-1)
+    mean, fixed = squash(logits), logits.detach()
+    middle = (hard + (mean.detach() if temperature == 1 else squash(fixed / temperature))) / 2
     if binary:
-        middle = ((hard + (fixed / temperature).sigmoid()) / 2).clamp(eps, 1 - eps)
-        slope = 2 * (logits + (middle.logit() - fixed)).sigmoid() - logits.sigmoid() / 2
+        eps = torch.finfo(logits.dtype).eps
+        shifted = (logits + (middle.clamp(eps, 1 - eps).logit() - fixed)).sigmoid()
     else:
-        middle = ((hard + (fixed / temperature).softmax(-1)) / 2).clamp(min=torch.finfo(logits.dtype).tiny)
-        shift = torch.where(torch.isneginf(fixed), torch.zeros_like(fixed), middle.log() - fixed)
-        slope = 2 * (logits + shift).softmax(-1) - logits.softmax(-1) / 2
+        level = logits + (middle.clamp(min=torch.finfo(logits.dtype).tiny).log() - fixed)
+        shifted = (level - level.logsumexp(-1, keepdim=True)).exp()
+    slope = 2 * shifted - mean / 2
     return hard + (slope - slope.detach())
 
 
@@ -83,5 +86,4 @@ class ReinMax(Estimator):
     def draw(self, distribution: Distribution) -> Draw:
         parts = parts_of("reinmax", distribution)
         hard = parts.sample(self.n)
-        logits = parts.logits.expand(hard.shape)
-        return Draw(parts.decode(reinmax(logits, self.temperature, binary=parts.binary, hard=hard)), distribution)
+        return Draw(parts.decode(reinmax(parts.logits, self.temperature, binary=parts.binary, hard=hard)), distribution)
