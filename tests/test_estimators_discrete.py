@@ -479,7 +479,7 @@ def test_evaluations_are_counted_right(name):
         assert sum(s[0] for s in shapes) == own.evaluations_of(dist)
         if type(own).evaluations_of is Estimator.evaluations_of:
             assert own.evaluations == own.evaluations_of(dist)
-        assert len(shapes) <= 1 + isinstance(own, MuProp)
+        assert len(shapes) <= 1 + isinstance(own, (MuProp, Rebar))
         assert all(s[1:] == (3, *dist.event_shape) for s in shapes)
 
 

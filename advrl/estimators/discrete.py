@@ -74,12 +74,15 @@ class Parts:
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of samples (n, *batch, *event), up to the binomial coefficient, (n, *batch)."""
         if self.binary:
-            return self.total(x * self.node - (self.trials or 1) * softplus(self.node))
+            none = softplus(self.node)  # - log p(0) of one coin
+            return self.total(x * self.node - (self.trials * none if self.trials else none))
         return self.total(x * self.node)
 
     def mean(self) -> Tensor:
         """E[x], (*batch, *event), differentiable."""
-        return self.node.sigmoid() * (self.trials or 1) if self.binary else self.node.exp()
+        if not self.binary:
+            return self.node.exp()
+        return self.node.sigmoid() * self.trials if self.trials else self.node.sigmoid()
 
     def total(self, x: Tensor) -> Tensor:
         """Sum (n, *batch, *event) over the event, (n, *batch)."""

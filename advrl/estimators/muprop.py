@@ -56,7 +56,10 @@ class MuProp(Estimator):
             at_centre = _cost_of(Draw(centre, draw.distribution), cost)
             slope = torch.zeros_like(centre)
             if at_centre.requires_grad:  # a constant cost has no tangent to take
-                slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=True, materialize_grads=True)[0]
+                learned = value.requires_grad  # the cost has parameters, whose gradient passes through the tangent too
+                slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=learned, materialize_grads=True)[0]
+                at_centre = at_centre if learned else at_centre.detach()
+        centre = centre.detach()
         tangent = at_centre + parts.total(slope * (x - centre))
-        moved = parts.total(slope * (mean - centre.detach()))[0]
+        moved = parts.total(slope * (mean - centre))[0]
         return score_function(parts.log_prob(x), value, tangent).mean(0) + moved

@@ -139,8 +139,8 @@ class Rebar(_Relaxing):
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Relaxation)
-        samples = torch.cat([draw.x, self.relaxed(draw)])
-        value, free, given = _cost_of(Draw(samples, draw.distribution), cost).chunk(3)
+        value = _cost_of(draw, cost)  # by itself: what has no gradient need not be passed back through the cost
+        free, given = _cost_of(Draw(self.relaxed(draw), draw.distribution), cost).chunk(2)
         eta = _number(self.eta)
         return self.combine(draw, value, eta * free, eta * given)
 
