@@ -308,7 +308,7 @@ def _train_help() -> str:
 
     auto = {name: fitting(f.distribution(torch.zeros(1, f.numbers, 1, 1))) for name, f in FAMILIES.items()}
     policies = "\n".join(f"  {name:<12} {family.summary:<31} {auto[name]}" for name, family in FAMILIES.items())
-    estimators = "\n".join(f"  {name:<12} {e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items())
+    estimators = "\n".join(f"  {name:<13} {e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items())
     recipes = "\n".join(
         f"  {name:<12} {_first_line(cls)}\n"
         f"               policy {cls().policy}, estimator {cls().estimator}, objective {cls().objective}, "

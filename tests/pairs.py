@@ -11,10 +11,12 @@ def fits(family: str, estimator: str) -> bool:
 
 ANY = ["loo", "score", "nvil", "grpo"]
 SMALL = ["taylor", "measure"]  # take an evaluation or more per coordinate, and refuse many
-DISCRETE = [*ANY, "gumbel", "st", "es"]
+RELAXED = ["gumbel", "st", "st-gumbel", "gumbel-rao", "reinmax", "rebar", "relax", "muprop"]
+DISCRETE = [*ANY, *RELAXED, "es"]
+COINS = ["arm", "disarm"]
 FITTING = {
-    "binomial": [*DISCRETE, *SMALL],
-    "bernoulli": [*DISCRETE, *SMALL],
+    "binomial": [*DISCRETE, *COINS, *SMALL],
+    "bernoulli": [*DISCRETE, *COINS, *SMALL],
     "categorical": DISCRETE,
     "gaussian": [*ANY, "path", "antithetic", "lax", "es", *SMALL],
     "implicit": ["path", "es"],

@@ -21,20 +21,27 @@ from advrl.distributions import (
 from advrl.estimators import (
     AntitheticScore,
     Critic,
+    Enumerate,
     Importance,
+    Learned,
     Measure,
     MovingAverage,
     Path,
+    RaoBlackwell,
+    Rebar,
     Score,
     StickingTheLanding,
     Tape,
     Taylor,
+    UnorderedSet,
     VarianceNormalised,
+    conditional_gumbel,
     gae,
     leave_one_out,
     make_estimator,
     optimal_baseline,
     ppo_clip,
+    reinmax,
     reward_to_go,
 )
 from advrl.metrics import class_shares, confident_share, frechet_distance, memorisation_ratio, precision_recall
@@ -115,6 +122,12 @@ def test_functions_make_nothing_on_the_default_device():
         ),
         Measure(1)(OneHotCategorical(logits=logits.clone().requires_grad_()), lambda x: x.sum(-1)),
         Measure(1)(Poisson(logits.exp().requires_grad_()), lambda x: x),
+        *(
+            estimator(OneHotCategorical(logits=logits), lambda x: x.sum(-1))
+            for estimator in (Enumerate(), RaoBlackwell(), UnorderedSet(2), Rebar(2, Learned(0.5), Learned(1.0)))
+        ),
+        conditional_gumbel(logits, logits.new_ones(2, 3, 4), binary=True),
+        reinmax(logits),
         gae(logits, logits, logits.bool()),
         reward_to_go(logits, gamma=0.9),
         ppo_clip(logits, logits, logits),
@@ -162,6 +175,21 @@ def test_a_step_reads_no_value_and_copies_none(family, estimator, objective):
     with NoWaiting():
         for step in range(2):
             meter.add(step, trainer.step(next(batches)))
+
+
+@pytest.mark.parametrize("name", ["enumerate", "rao-blackwell", "unordered-set"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: Independent(Bernoulli(logits=t, validate_args=False), 1, validate_args=False),
+        lambda t: OneHotCategorical(logits=t, validate_args=False),
+    ],
+    ids=["bernoulli", "one-hot"],
+)
+def test_sums_over_outcomes_read_no_value_and_copy_none(name, make):
+    with NoWaiting():
+        theta = torch.zeros(4, 3, requires_grad=True)
+        make_estimator(name, n=3)(make(theta), lambda x: x.sum(-1)).sum().backward()
 
 
 @pytest.mark.parametrize(

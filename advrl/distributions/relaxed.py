@@ -50,11 +50,7 @@ def _(distribution: Bernoulli, n: int, temperature: float, hard: bool = False) -
 
 @relaxed_rsample.register
 def _(distribution: Binomial, n: int, temperature: float, hard: bool = False) -> Tensor:
-    trials = getattr(distribution, "trials", None)  # ours knows it without waiting for the device
-    if trials is None:
-        trials = int(distribution.total_count.max())
-        if distribution.total_count.min() != trials:
-            raise ValueError("a Binomial is relaxed only if all its entries have one total_count")
+    trials = trials_of(distribution)
     soft = _binary(distribution.logits.unsqueeze(-1).expand(*distribution.logits.shape, trials), n, temperature)
     return _harden(soft, soft.round()).sum(-1) if hard else soft.sum(-1)
 
@@ -66,6 +62,20 @@ def _(distribution: OneHotCategorical, n: int, temperature: float, hard: bool = 
     if not hard:
         return soft
     return _harden(soft, torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0))
+
+
+def trials_of(distribution: Binomial) -> int:
+    """The number of trials of a Binomial whose entries all have the same.
+
+    Raises:
+        ValueError: if they have not.
+    """
+    trials: int | None = getattr(distribution, "trials", None)  # ours knows it without waiting for the device
+    if trials is None:
+        trials = int(distribution.total_count.max())
+        if distribution.total_count.min() != trials:
+            raise ValueError("a Binomial is relaxed only if all its entries have one total_count")
+    return trials
 
 
 def _binary(logits: Tensor, n: int, temperature: float) -> Tensor:

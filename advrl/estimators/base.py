@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from advrl.checks import integer
+from advrl.checks import finite, integer
 
 Cost = Callable[[Tensor], Tensor]
 
@@ -81,7 +82,8 @@ class Estimator(ABC):
             cost: maps (n, *batch, *event) to (n, *batch).
 
         Raises:
-            ValueError: if the cost has another shape.
+            ValueError: if the cost has another shape; and, inside ``torch.autograd.set_detect_anomaly(True)``, if it is
+                not finite, naming the sample. Without that switch nothing is looked at, so nothing waits.
         """
         value = _cost_of(draw, cost)
         return value[0] if len(value) == 1 else value.mean(0)
@@ -99,6 +101,8 @@ def _cost_of(draw: Draw, cost: Cost) -> Tensor:
             f"cost must map samples of shape {tuple(draw.x.shape)} to one value each, shape {tuple(expected)}, "
             f"got {tuple(value.shape)}"
         )
+    if torch.is_anomaly_enabled():  # torch's debug switch: looking at the values makes the host wait for the device
+        finite("cost", value)
     return value
 
 

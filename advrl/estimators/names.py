@@ -9,16 +9,23 @@ from torch.distributions import Distribution
 
 from advrl.checks import choice
 from advrl.estimators.antithetic import Antithetic
+from advrl.estimators.arm import Arm, DisArm
 from advrl.estimators.base import Estimator
 from advrl.estimators.baselines import Critic, grpo
+from advrl.estimators.enumeration import Enumerate, RaoBlackwell
 from advrl.estimators.evolution import EvolutionStrategy
+from advrl.estimators.gumbel import GumbelRao
 from advrl.estimators.kernels import leave_one_out
 from advrl.estimators.lax import Lax
 from advrl.estimators.measure import Measure
+from advrl.estimators.muprop import MuProp
 from advrl.estimators.path import Path
+from advrl.estimators.rebar import Rebar, Relax
+from advrl.estimators.reinmax import ReinMax
 from advrl.estimators.relaxed import GumbelSoftmax, StraightThrough
 from advrl.estimators.score import Baseline, MovingAverage, Score
 from advrl.estimators.taylor import Taylor
+from advrl.estimators.unordered import UnorderedSet
 
 BASELINES = ("none", "constant", "moving-average", "loo")
 
@@ -45,6 +52,17 @@ ESTIMATORS: dict[str, Named] = {
     "measure": Named(lambda n, t, b: Measure(n), 1, "weak derivative, coordinate by coordinate (many evaluations)"),
     "es": Named(lambda n, t, b: EvolutionStrategy(n), 8, "evolution strategy on the policy's numbers (biased)"),
     "st": Named(lambda n, t, b: StraightThrough(n), 1, "straight-through (biased)"),
+    "st-gumbel": Named(lambda n, t, b: GumbelSoftmax(n, t, hard=True), 1, "straight-through Gumbel-softmax (biased)"),
+    "gumbel-rao": Named(lambda n, t, b: GumbelRao(n, t), 1, "the same, averaged over its noise (biased)"),
+    "reinmax": Named(lambda n, t, b: ReinMax(n, t), 1, "straight-through to second order (biased)"),
+    "rebar": Named(lambda n, t, b: Rebar(n, t), 1, "REINFORCE with the relaxed cost as control variate"),
+    "relax": Named(lambda n, t, b: Relax(n, t), 1, "REINFORCE with a network at relaxed samples as control variate"),
+    "muprop": Named(lambda n, t, b: MuProp(n), 1, "REINFORCE of what the tangent at the mean leaves over"),
+    "arm": Named(lambda n, t, b: Arm(n), 1, "antithetic pairs of coins (2 samples per pair)"),
+    "disarm": Named(lambda n, t, b: DisArm(n), 1, "the same without its noise (2 samples per pair)"),
+    "enumerate": Named(lambda n, t, b: Enumerate(n), 1, "exact sum over all outcomes (few variables)"),
+    "rao-blackwell": Named(lambda n, t, b: RaoBlackwell(n), 1, "likeliest outcomes summed, REINFORCE for the rest"),
+    "unordered-set": Named(lambda n, t, b: UnorderedSet(n), 4, "samples without replacement (few variables)"),
 }
 
 

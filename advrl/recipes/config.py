@@ -31,17 +31,19 @@ class AdversarialConfig:
     """What the generator's numbers mean: binomial (counts of ink), bernoulli (ink or none), categorical (grey levels
     as classes), gaussian (given z) or implicit (the deterministic G(z))."""
     estimator: str = "auto"
-    """Gradient of the policy: auto, loo, score, nvil, grpo, path, antithetic, taylor, lax, measure, es, gumbel, st, or
+    """Gradient of the policy: auto, loo, score, nvil, grpo, path, antithetic, taylor, lax, measure, es, gumbel, st,
+    st-gumbel, gumbel-rao, reinmax, rebar, relax, muprop, arm, disarm, enumerate, rao-blackwell, unordered-set, or
     FILE.py:NAME."""
     objective: str = "non-saturating"
     """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, least-squares, hinge,
     wasserstein-gp, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
     samples: int | None = None
-    """Samples per z. Default: 8 with loo, grpo and es (pairs), else 1."""
+    """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
+    disarm)."""
     baseline: BaselineName | None = None
     """Baseline of `--estimator score` (`loo` has its own). `constant` is the cost at D = 1/2."""
     temperature: float = 1.0
-    """Of the Gumbel-softmax relaxation."""
+    """Of the relaxation, in gumbel, st-gumbel, gumbel-rao, reinmax, rebar and relax."""
     latent: int = 64
     """Dimension of the noise z."""
     width: int = 256

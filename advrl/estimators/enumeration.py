@@ -1,0 +1,137 @@
+r"""The sum over all outcomes, or over the likeliest with the score function for the rest.
+
+    E[c] = sum_x p(x) c(x) = sum_{x in C} p(x) c(x) + (1 - P(C)) E[c(x) | x not in C]
+
+with C the k likeliest outcomes: Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019), eq. 6. Several independent
+variables count as one whose outcomes are all their combinations. Shapes: M outcomes, n samples, *batch, *event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from advrl.checks import integer
+from advrl.distributions import inverse_transform
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.discrete import support_of, support_size
+from advrl.estimators.kernels import score_function
+
+
+@dataclass(frozen=True)
+class Enumerate(Estimator):
+    """The exact expectation and all its derivatives, without variance: the cost of every outcome.
+
+    Evaluates the cost once per outcome: 2^d times for d Bernoullis, K^d for categoricals, (N + 1)^d for binomials.
+
+    Args:
+        n: samples to draw for who learns from them (a discriminator); the estimate does not depend on them.
+        limit: refuse distributions of more outcomes.
+    """
+
+    unbiased = True
+    needs_gradient = False
+    variables = "Bernoulli, Binomial, Categorical, OneHotCategorical of few outcomes"
+
+    limit: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer("limit", self.limit)
+
+    def evaluations_of(self, distribution: Distribution) -> int:
+        """M, the number of outcomes."""
+        return support_size("enumerate", distribution, self.limit)
+
+    def check(self, distribution: Distribution) -> None:
+        support_size("enumerate", distribution, self.limit)
+
+    def draw(self, distribution: Distribution) -> Draw:
+        self.check(distribution)
+        return Draw(distribution.sample((self.n,)), distribution)
+
+    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
+        distribution = draw.distribution
+        support = support_of("enumerate", distribution, self.limit)
+        size, batch = len(support.outcomes), distribution.batch_shape
+        x = support.outcomes.reshape(size, *[1] * len(batch), *distribution.event_shape)
+        x = x.expand(size, *batch, *distribution.event_shape)
+        return (support.log_prob.exp() * _cost_of(Draw(x, distribution), cost)).sum(0)
+
+
+@dataclass(frozen=True)
+class Chosen(Draw):
+    """A draw with the outcomes that the cost will see (k, *batch, *event), their log-probabilities (k, *batch), and
+    that of all the others (*batch)."""
+
+    seen: Tensor
+    log_prob: Tensor
+    log_rest: Tensor
+
+
+@dataclass(frozen=True)
+class RaoBlackwell(Estimator):
+    """The likeliest outcomes summed, the rest by the score function, against the mean of those summed.
+
+    Unbiased, to any order; without variance where k outcomes are all there are. Evaluates the cost k + n times; the
+    probabilities of all outcomes are listed, their costs are not.
+
+    Args:
+        n: samples of the rest.
+        k: outcomes summed; all of them if there are no more.
+        limit: refuse distributions of more outcomes.
+    """
+
+    unbiased = True
+    needs_gradient = False
+    variables = "Bernoulli, Binomial, Categorical, OneHotCategorical of few outcomes"
+
+    k: int = 4
+    limit: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer("k", self.k)
+        integer("limit", self.limit)
+
+    @property
+    def evaluations(self) -> int:
+        return self.k + self.n
+
+    def evaluations_of(self, distribution: Distribution) -> int:
+        """k + n, or the number of outcomes if that is at most k."""
+        size = support_size("rao-blackwell", distribution, self.limit)
+        return size if size <= self.k else self.evaluations
+
+    def check(self, distribution: Distribution) -> None:
+        support_size("rao-blackwell", distribution, self.limit)
+
+    def draw(self, distribution: Distribution) -> Chosen:
+        support = support_of("rao-blackwell", distribution, self.limit)
+        # an outcome of probability 0 may have to stand for an empty rest: it weighs nothing, and must not make a nan
+        log_prob = support.log_prob.clamp(min=torch.finfo(support.log_prob.dtype).min / 4)
+        k = min(self.k, len(log_prob))
+        index = log_prob.detach().topk(k, 0).indices
+        if k == len(log_prob):
+            x = support[inverse_transform(log_prob.detach().exp().movedim(0, -1), self.n)]
+            return Chosen(x, distribution, support[index], log_prob.gather(0, index), torch.zeros_like(log_prob[0]))
+        rest = log_prob.scatter(0, index, -torch.inf)
+        log_rest = rest.logsumexp(0)
+        tables = torch.stack([log_prob, rest - log_rest]).detach().exp().movedim(1, -1)
+        sample, others = inverse_transform(tables, self.n).unbind(1)
+        index = torch.cat([index, others])
+        return Chosen(support[sample], distribution, support[index], log_prob.gather(0, index), log_rest)
+
+    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
+        assert isinstance(draw, Chosen)
+        value = _cost_of(Draw(draw.seen, draw.distribution), cost)
+        probs = draw.log_prob[: self.k].exp()
+        summed = (probs * value[: self.k]).sum(0)
+        if len(value) <= self.k:
+            return summed
+        baseline = (summed / probs.sum(0)).detach()
+        rest = score_function(draw.log_prob[self.k :] - draw.log_rest, value[self.k :], baseline)
+        return summed + draw.log_rest.exp() * rest.mean(0)

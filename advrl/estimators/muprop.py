@@ -1,0 +1,65 @@
+r"""MuProp: the score function of what the tangent at the mean leaves over. Gu, Levine, Sutskever & Mnih (2016).
+
+With m = E[x], held fixed where the tangent is taken, and h(x) = c(m) + c'(m) (x - m) (their eq. 8 and 9),
+
+    grad E[c] = E[(c(x) - h(x)) grad log p(x)] + c'(m) grad m
+
+Shapes: n samples, *batch, *event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.discrete import parts_of
+from advrl.estimators.kernels import score_function
+
+
+@dataclass(frozen=True)
+class MuProp(Estimator):
+    """The score function with the cost's tangent at the mean as control variate.
+
+    Unbiased, to any order, and without variance for a linear cost; the cost must be defined and differentiable between
+    the discrete values. Evaluates it n times at the samples and once, with its gradient, at the mean, so at least for
+    that one more than :class:`Score`. A Binomial needs only its counts.
+
+    Args:
+        n: samples per distribution.
+    """
+
+    unbiased = True
+    needs_gradient = True
+    variables = "Bernoulli, Binomial, OneHotCategorical"
+
+    @property
+    def evaluations(self) -> int:
+        return self.n + 1
+
+    def check(self, distribution: Distribution) -> None:
+        parts_of("muprop", distribution)
+
+    def draw(self, distribution: Distribution) -> Draw:
+        self.check(distribution)
+        return Draw(distribution.sample((self.n,)), distribution)
+
+    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
+        parts, x = parts_of("muprop", draw.distribution), draw.x
+        value = _cost_of(draw, cost)
+        mean = parts.mean()
+        with torch.enable_grad():
+            centre = mean.detach().unsqueeze(0).requires_grad_()
+            at_centre = _cost_of(Draw(centre, draw.distribution), cost)
+            slope = torch.zeros_like(centre)
+            if at_centre.requires_grad:  # a constant cost has no tangent to take
+                learned = value.requires_grad  # the cost has parameters, whose gradient passes through the tangent too
+                slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=learned, materialize_grads=True)[0]
+                at_centre = at_centre if learned else at_centre.detach()
+        centre = centre.detach()
+        tangent = at_centre + parts.total(slope * (x - centre))
+        moved = parts.total(slope * (mean - centre))[0]
+        return score_function(parts.log_prob(x), value, tangent).mean(0) + moved
