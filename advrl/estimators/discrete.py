@@ -65,7 +65,9 @@ class Parts:
         scaled = z / temperature
         if self.binary:
             return self.decode(scaled.sigmoid())
-        return (scaled - scaled.logsumexp(-1, keepdim=True)).exp()  # over few categories three times faster than softmax
+        return (
+            scaled - scaled.logsumexp(-1, keepdim=True)
+        ).exp()  # over few categories three times faster than softmax
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples (n, *batch, *event) from those of the parts (n, *logits)."""

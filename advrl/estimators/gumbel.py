@@ -74,7 +74,9 @@ def _die(logits: Tensor, hard: Tensor, z: Tensor | None) -> Tensor:
         gap = (z + first).masked_fill(here, -1.0).clamp(max=-torch.finfo(z.dtype).eps)
         e = torch.log(-torch.expm1(gap)) - z + log_p.detach()
     others = -torch.logaddexp(e - log_p, first)
-    below = torch.nextafter(-first, torch.full_like(first, -torch.inf))  # a tie by rounding would change the hard sample
+    below = torch.nextafter(
+        -first, torch.full_like(first, -torch.inf)
+    )  # a tie by rounding would change the hard sample
     return torch.where(here, -first, torch.minimum(others, below))
 
 
