@@ -98,7 +98,7 @@ def fit(
                 run.begin(seed)
             start, before = time.perf_counter(), run.seconds
             stop = _StopRequest()
-            with closing(_Progress(trainer.steps, steps, progress and rank() == 0)) as bar, stop.listening():
+            with closing(_Progress(trainer.steps, steps, progress and rank() == 0, monitor)) as bar, stop.listening():
                 while trainer.steps < steps:
                     metrics = trainer.step(_next_batch(stream, trainer))
                     step = trainer.steps
@@ -167,7 +167,8 @@ class _StopRequest:
 class _Progress:
     """A tqdm bar on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, start: int, total: int, shown: bool) -> None:
+    def __init__(self, start: int, total: int, shown: bool, monitor: str | None) -> None:
+        self.monitor = monitor
         self.total, self.lines = total, shown and not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, unit="step", disable=not shown or self.lines, dynamic_ncols=True)
         self.printed = time.perf_counter()
@@ -177,7 +178,10 @@ class _Progress:
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         text = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-        self.bar.set_postfix_str(text, refresh=False)
+        told = [
+            name for i, name in enumerate(values) if i == 0 or name in ("g_cost", self.monitor)
+        ]  # what a line holds
+        self.bar.set_postfix_str("  ".join(f"{name} {values[name]:.3g}" for name in told), refresh=False)
         now = time.perf_counter()
         if self.lines and (now - self.printed > 10 or step == self.total):
             print(f"step {step}/{self.total}  {text}", file=sys.stderr, flush=True)

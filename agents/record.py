@@ -105,9 +105,9 @@ class Run:
         assert self.folder is not None
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.log = MetricsLog(self.folder, resume_step=resume_step)
             if resume_step is None:
                 self._save("checkpoint.pt", owns)  # from here on a kill at any moment leaves a checkpoint
+            self.log = MetricsLog(self.folder, resume_step=resume_step)
 
     def check(self) -> None:
         """Raise a DivergedError, on every rank, if a metric or a parameter is not finite on any."""

@@ -2,10 +2,10 @@
 
     python benchmarks/digits.py --seconds 110
 
-Each pair trains ``advrl train digits`` with its default options for as many steps as fit into the time, measured on a
-short run first, one thread each, two runs at a time. It is the process's own time that counts, which on an idle machine
-is the wall time, so that other work on the machine favours no one. Writes docs/digits.csv and the table in
-docs/recipes.md.
+Each pair trains ``advrl train digits`` with its default options for as many bare steps as fit into the time by a short
+run before, one thread each, two runs at a time. It is the process's own time that counts, which on an idle machine is
+the wall time. What the whole run then took, with its pictures and its judge, is the column seconds. Writes
+docs/digits.csv and the table in docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -83,14 +83,17 @@ def measure(policy: str, estimator: str, seconds: float, seed: int, folder: Path
 
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as Markdown."""
-    names = ["policy", "estimator", "steps", *FIGURES, "share_min", "share_max"]
-    lines = ["| " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * (len(names) - 2)]
+    heads = {"policy": "policy", "estimator": "estimator", "steps": "steps", "seconds": "seconds", "frechet": "Fréchet"}
+    heads |= {name: name for name in FIGURES[1:-1]} | {FIGURES[-1]: "copy ratio"}
+    heads |= {"share_min": "least class", "share_max": "most class"}
+    lines = ["| " + " | ".join(heads.values()) + " |", "| --- | --- |" + " ---: |" * (len(heads) - 2)]
     for row in rows:
         cells = []
-        for name in names:
+        for name in heads:
             value = row[name]
+            digits = 0 if name == "seconds" else 1 if name == "frechet" else 3
             cells.append(
-                f"{value:,}" if name == "steps" else f"{value:.3f}" if isinstance(value, float) else str(value)
+                f"{value:,}" if name == "steps" else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
             )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
