@@ -398,7 +398,9 @@ def main() -> None:
             continue
         library, bare = ours(name, make, f, n), by_hand(function, n)
         same_expectation(library, bare)
-        pairs = [(seconds(library, arguments.repeats), seconds(bare, arguments.repeats)) for _ in range(arguments.rounds)]
+        pairs = [
+            (seconds(library, arguments.repeats), seconds(bare, arguments.repeats)) for _ in range(arguments.rounds)
+        ]
         ratios = sorted(a / b for a, b in pairs)
         quarter = len(ratios) // 4
         row = {

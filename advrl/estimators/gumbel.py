@@ -74,7 +74,9 @@ def _die(logits: Tensor, hard: Tensor, z: Tensor | None) -> Tensor:
         gap = (z + first).masked_fill(here, -1.0).clamp(max=-torch.finfo(z.dtype).eps)
         e = torch.log(-torch.expm1(gap)) - z + log_p.detach()
     others = -torch.logaddexp(e - log_p, first)
-    below = torch.nextafter(-first, torch.full_like(first, -torch.inf))  # a tie by rounding would change the hard sample
+    below = torch.nextafter(
+        -first, torch.full_like(first, -torch.inf)
+    )  # a tie by rounding would change the hard sample
     return torch.where(here, -first, torch.minimum(others, below))
 
 
@@ -84,7 +86,7 @@ class GumbelRao(Estimator):
 
     x = b + (m - stop(m)) with m the mean of k relaxed samples, whose noise is drawn given b and then held fixed: the
     same expectation as ``GumbelSoftmax(hard=True)``, hence the same bias, with a variance that falls with k to that of
-    the conditional expectation. Paulus, Maddison & Krause (2021), eq. 10 and 11. Evaluates the cost and its gradient n times. A
+    the conditional expectation. Paulus, Maddison & Krause (2021). Evaluates the cost and its gradient n times. A
     Binomial is the sum of its coins; independent variables are relaxed each by itself.
 
     Args:
