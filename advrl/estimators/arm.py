@@ -3,7 +3,7 @@ r"""Antithetic pairs of coins: ARM, and DisARM, which integrates out what is lef
 One uniform u per coin of log-odds l makes b = 1[u < sigma(l)] and its opposite b~ = 1[1 - u < sigma(l)], and
 
     ARM     d/dl E[c] = E[(c(b) - c(b~)) (1/2 - u)]                            Yin & Zhou (2019), theorem 1
-    DisARM  d/dl E[c] = E[1/2 (c(b) - c(b~)) (b - b~) sigma(|l|)]              Dong, Mnih & Tucker (2020), eq. 6
+    DisARM  d/dl E[c] = E[1/2 (c(b) - c(b~)) (b - b~) sigma(|l|)]              Dong, Mnih & Tucker (2020)
 
 the latter being the former's expectation given the pair; Yin et al. (2020) found it as U2G. Second and higher
 derivatives are those of the score function over both samples. Shapes: n pairs, *batch, *event.

@@ -153,8 +153,8 @@ def support_size(estimator: str, distribution: Distribution, limit: int) -> int:
     variables = math.prod(base.batch_shape[len(distribution.batch_shape) :])
     if variables * math.log(each) > math.log(limit) + 1e-9:
         raise ValueError(
-            f"{estimator} lists the outcomes, and {variables} variables of {each} values have {each}^{variables}, above "
-            f"its limit of {limit:,}: use {better}"
+            f"{estimator} lists the outcomes, and {variables} variables of {each} values have {each}^{variables}, "
+            f"above its limit of {limit:,}: use {better}"
         )
     return int(each**variables)
 
@@ -186,8 +186,8 @@ def _table(base: Distribution) -> tuple[Tensor, Tensor]:
         k = torch.arange(trials + 1, dtype=logits.dtype, device=logits.device)
         choose = math.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(trials - k + 1)
         return k, choose + k * logits.unsqueeze(-1) - trials * softplus(logits).unsqueeze(-1)
+    assert isinstance(base, (Bernoulli, Categorical, OneHotCategorical))
     logits = base.logits
-    assert isinstance(logits, Tensor)
     k = torch.arange(2 if isinstance(base, Bernoulli) else logits.shape[-1], device=logits.device)
     if isinstance(base, Bernoulli):
         return k.to(logits.dtype), torch.stack([logsigmoid(-logits), logsigmoid(logits)], -1)

@@ -2,7 +2,7 @@ r"""The sum over all outcomes, or over the likeliest with the score function for
 
     E[c] = sum_x p(x) c(x) = sum_{x in C} p(x) c(x) + (1 - P(C)) E[c(x) | x not in C]
 
-with C the k likeliest outcomes: Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019), eq. 6. Several independent
+with C the k likeliest outcomes: Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019). Several independent
 variables count as one whose outcomes are all their combinations. Shapes: M outcomes, n samples, *batch, *event.
 """
 

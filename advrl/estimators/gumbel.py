@@ -86,7 +86,7 @@ class GumbelRao(Estimator):
 
     x = b + (m - stop(m)) with m the mean of k relaxed samples, whose noise is drawn given b and then held fixed: the
     same expectation as ``GumbelSoftmax(hard=True)``, hence the same bias, with a variance that falls with k to that of
-    the conditional expectation. Paulus, Maddison & Krause (2021), eq. 10 and 11. Evaluates the cost and its gradient n times. A
+    the conditional expectation. Paulus, Maddison & Krause (2021). Evaluates the cost and its gradient n times. A
     Binomial is the sum of its coins; independent variables are relaxed each by itself.
 
     Args:

@@ -1,6 +1,6 @@
 r"""MuProp: the score function of what the tangent at the mean leaves over. Gu, Levine, Sutskever & Mnih (2016).
 
-With m = E[x], held fixed where the tangent is taken, and h(x) = c(m) + c'(m) (x - m) (their eq. 8 and 9),
+With m = E[x], held fixed where the tangent is taken, and h(x) = c(m) + c'(m) (x - m),
 
     grad E[c] = E[(c(x) - h(x)) grad log p(x)] + c'(m) grad m
 

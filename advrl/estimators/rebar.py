@@ -2,11 +2,11 @@ r"""REBAR and RELAX: the score function with a relaxed sample as control variate
 
 With z the perturbed logits, b = H(z) the hard sample, z~ ~ p(z | b) and a any smooth function,
 
-    g = (c(b) - a(z~)) grad log p(b) + grad a(z) - grad a(z~)        Grathwohl et al. (2018), eq. 7
+    g = (c(b) - a(z~)) grad log p(b) + grad a(z) - grad a(z~)        Grathwohl et al. (2018)
 
 is unbiased, because E[a(z~) grad log p(b) + grad a(z~)] = grad E[a(z)]. REBAR's a is the cost at the tempered
-relaxation, times eta: Tucker et al. (2017), eq. 7; RELAX's a network. What is free in a descends the variance by
-grad E[g^2]. z~ reuses the noise of z (as Tucker et al. do, section 3.2), so that they are equal in value and only
+relaxation, times eta: Tucker et al. (2017); RELAX's a network. What is free in a descends the variance by
+grad E[g^2]. z~ reuses the noise of z (as Tucker et al. couple them), so that they are equal in value and only
 their derivatives differ. Shapes: n samples, *batch, *event.
 """
 
@@ -106,7 +106,7 @@ class _Relaxing(Estimator):
         if not parts.binary:  # torch's logits are normalised: what the normalisation lets through
             slope = slope - mean * slope.sum(-1, keepdim=True)
         gradient = (parts.spread(value - given) * (draw.x - mean)).mean(0) + slope
-        modules[0].fit_loss = gradient.square().sum() / max(1, value[0].numel())  # type: ignore[assignment]
+        modules[0].fit_loss = gradient.square().sum() / max(1, value[0].numel())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-r"""ReinMax: straight-through to second order. Liu, Dong, Liu, Yu & Gao (2023), algorithm 2.
+r"""ReinMax: straight-through to second order. Liu, Dong, Liu, Yu & Gao (2023).
 
 With p = softmax(logits), b a one-hot draw and m = (b + softmax(logits / t)) / 2, the draw's Jacobian is taken to be
 

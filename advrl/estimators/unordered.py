@@ -1,7 +1,7 @@
 r"""The unordered-set estimator: samples without replacement. Kool, van Hoof & Welling (2020).
 
 A set S of n different outcomes, drawn one after the other, estimates the expectation by its Rao-Blackwellised first
-element, with the leave-one-out ratio R (their eq. 9) and a built-in baseline (eq. 16):
+element, with their leave-one-out ratio R and built-in baseline:
 
     sum_{s in S} p(s) R(S, s) grad log p(s) (c(s) - sum_{s' in S} p(s') R(S, s, s') c(s'))
 
