@@ -701,7 +701,7 @@ def test_wrong_use_fails_with_a_sentence():
         "es's step": (lambda: EvolutionStrategy(1, 0.0), "scale must be finite and above 0"),
         "order": (lambda: Taylor(order=3), "order must be 1 or 2, got 3"),
         "one sample": (lambda: Score(1, optimal_baseline), "n >= 2"),
-        "one sample of grpo": (lambda: Score(1, advantage=grpo)(gaussian, lambda x: x), "at least 2 samples"),
+        "one sample of grpo": (lambda: Score(1, advantage=grpo)(gaussian, lambda x: x), "n >= 2 samples"),
         "both": (lambda: Score(2, 1.0, grpo), "give one of them"),
         "an advantage of another shape": (
             lambda: Score(2, advantage=lambda c, x: c.mean(0))(gaussian, lambda x: x),

@@ -380,7 +380,7 @@ def test_bad_input_ends_with_one_sentence_and_code_2(tmp_path, capsys):
         assert "Traceback" not in captured.err and captured.err.count("\n") == 1, captured.err
         if "--data" in argv and len(argv) == 2:
             assert str(argv[1]).removesuffix("wrong-images-idx3-ubyte") in captured.err
-    assert not list((tmp_path / "fresh").iterdir())
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_a_picture_that_breaks_in_mid_run_ends_it_with_one_sentence(tmp_path, capsys, quick, monkeypatch):
