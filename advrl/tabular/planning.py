@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from advrl.checks import choice, integer, number
 from advrl.tabular import ordered
 from advrl.tabular.evaluation import (
-    DENSE_LIMIT, element, expected_steps, refuse_improper, solve_krylov, solve_linear, under_policy,
+    DENSE_LIMIT, check_policy, element, expected_steps, refuse_improper, solve_krylov, solve_linear, under_policy,
 )  # fmt: skip
 from advrl.tabular.graph import Graph, can_avoid, can_end, name_states, proper_policy
 from advrl.tabular.mdp import MDP
@@ -122,8 +123,10 @@ def _proved(mdp: MDP, low: Tensor, high: Tensor, tol: float, V: Tensor, stop: st
         if stop == "max":
             extreme = torch.maximum(high, -low)
             low, high = -extreme, extreme
-        width = shift(mdp, high) - shift(mdp, low)
-        least = shift(mdp, floor) - shift(mdp, -floor)
+        below, above = shift(mdp, low, high)
+        width = above - below
+        below, above = shift(mdp, -floor, floor)
+        least = above - below
         return bool((width <= torch.maximum(torch.full_like(least, tol), least)).all())
     return bool((torch.maximum(high, -low) <= torch.clamp(floor, min=tol * 1e-3)).all())
 
@@ -173,13 +176,22 @@ def modified_policy_iteration(
                   exhausted=exhausted, steps=steps, history=kept)  # fmt: skip
 
 
-def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_iterations: int = 1000, history: bool = False) -> Solution:
+def policy_iteration(
+    mdp: MDP,
+    policy: Tensor | None = None,
+    *,
+    tol: float = 1e-8,
+    max_iterations: int = 1000,
+    history: bool = False,
+) -> Solution:
     """Evaluate the policy exactly, improve it, until nothing improves: Howard (1960).
 
     An action is changed only for one that is better by more than rounding, so that ties cannot make it cycle; where gamma
     is 1 it starts from a policy that ends, and then every policy on the way ends too, unless the values are unbounded.
+    The policy found takes the first of the actions that are best to rounding, unless it would then never end.
 
     Args:
+        policy: (*b, S) actions to start from; if ``None``, the best for the next reward alone, or one that ends.
         tol: error to reach.
         max_iterations: improvements before giving up.
         history: keep the values of every policy.
@@ -192,7 +204,12 @@ def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_iterations: int = 1000,
     integer("max_iterations", max_iterations)
     undiscounted = not contracts(mdp)
     steps = prepare_undiscounted(mdp)
-    policy = _start(mdp) if undiscounted else greedy(mdp.R if mdp.mask is None else q_from_v(mdp, mdp.R[..., 0] * 0))[0]
+    if policy is not None:
+        policy = check_policy(mdp, policy)
+        if policy.is_floating_point():
+            raise TypeError("policy iteration starts from actions (*b, S), got probabilities")
+    else:
+        policy = _start(mdp) if undiscounted else greedy(q_from_v(mdp, torch.zeros_like(mdp.R[..., 0])))[0]
     residuals: list[float] = []
     kept: list[Tensor] = []
     exhausted = True
@@ -217,8 +234,24 @@ def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_iterations: int = 1000,
             exhausted = False
             break
         policy = torch.where(better, first, policy)
-    return finish(mdp, V, tol=tol, residuals=residuals, iterations=len(residuals), started=started,
-                  exhausted=exhausted, steps=steps, incumbent=policy, history=kept)  # fmt: skip
+    found = finish(mdp, V, tol=tol, residuals=residuals, iterations=len(residuals), started=started,
+                   exhausted=exhausted, steps=steps, history=kept)  # fmt: skip
+    margin = 4 * rounding(mdp, V)
+    first = greedy(found.Q, margin)[1].int().argmax(-1)
+    kept_policy = torch.where(found.Q.gather(-1, policy[..., None]).squeeze(-1) >= found.V - margin[..., None], policy, first)
+    policy = kept_policy if undiscounted and _loops_for_ever(mdp, first) else first
+    regret = found.policy_regret_bound
+    if regret is not None and contracts(mdp):
+        regret = regret + (margin + shift(mdp, margin, margin)[1]).to(regret.dtype)
+    return dataclasses.replace(found, policy=policy, policy_regret_bound=regret)
+
+
+def _loops_for_ever(mdp: MDP, policy: Tensor) -> bool:
+    try:
+        refuse_improper(mdp, policy)
+    except ValueError:
+        return True
+    return False
 
 
 def _start(mdp: MDP) -> Tensor:

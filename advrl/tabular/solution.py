@@ -2,10 +2,10 @@ r"""What a planner returns, and the bounds that make it a proof.
 
 For one sweep TV of values V with d = TV - V, and rows of P that go on with probability in [l, u],
 
-    TV + c(min d) <= V* <= TV + c(max d),      c(x) = x gamma u / (1 - gamma u)  if x > 0, else x gamma l / (1 - gamma l)
+    TV + lower(min d) <= V* <= TV + upper(max d),      upper(x) = max, lower(x) = min  of  x gamma p / (1 - gamma p)
 
-MacQueen (1966) for l = u = 1; Porteus (1971) for rows that end. The policy that is greedy with respect to V loses at most
-c(max d) - c(min d). At gamma = 1, where every policy ends, 1 / (1 - gamma u) gives way to w, the greatest expected
+over p = l and p = u: MacQueen (1966) for l = u = 1; Porteus (1971) for rows that end. The policy that is greedy with
+respect to V loses at most upper(max d) - lower(min d). At gamma = 1, where every policy ends, 1 / (1 - gamma u) gives way to w, the greatest expected
 number of steps to the end: V + w min(d, 0) <= V* <= V + w max(d, 0), Bertsekas & Tsitsiklis (1991).
 """
 
@@ -96,13 +96,12 @@ def rounding(mdp: MDP, V: Tensor) -> Tensor:
     return (mdp.successors_per_row + 3) * torch.finfo(mdp.dtype).eps * size
 
 
-def shift(mdp: MDP, change: Tensor) -> Tensor:
-    """(*b) c(change) of the module's formula, for gamma u < 1."""
+def shift(mdp: MDP, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """((*b), (*b)) lower(low) and upper(high) of the module's formula, for gamma u < 1."""
     gamma = mdp.discount.squeeze(-1).double()
-    low, high = (gamma * going_on for going_on in mdp.continuing)
-    change = change.double()
-    moved: Tensor = torch.where(change > 0, change * high / (1 - high), change * low / (1 - low))
-    return moved
+    factors = [gamma * going_on / (1 - gamma * going_on) for going_on in mdp.continuing]
+    lows, highs = ([change.double() * f for f in factors] for change in (low, high))
+    return torch.minimum(*lows), torch.maximum(*highs)
 
 
 def contracts(mdp: MDP) -> bool:
@@ -122,8 +121,9 @@ def bounds_after(mdp: MDP, V: Tensor, TV: Tensor, steps: Tensor | None = None) -
     low, high = d.amin(-1) - slack, d.amax(-1) + slack
     if contracts(mdp):
         near = TV.double()
-        lower = near - slack[..., None] + shift(mdp, low)[..., None]
-        upper = near + slack[..., None] + shift(mdp, high)[..., None]
+        below, above = shift(mdp, low, high)
+        lower = near + (below - slack)[..., None]
+        upper = near + (above + slack)[..., None]
     elif steps is not None:
         near = V.double()
         lower = near + steps * low.clamp(max=0)[..., None]
@@ -146,7 +146,6 @@ def finish(
     started: float,
     exhausted: bool = False,
     steps: Tensor | None = None,
-    incumbent: Tensor | None = None,
     history: Sequence[Tensor] = (),
 ) -> Solution:
     """The solution that values V of a planner amount to, with its bounds from one more sweep.
@@ -168,9 +167,6 @@ def finish(
         regret = (upper - lower).amax(-1)
         margin = 2 * mdp.discount.squeeze(-1) * error + 2 * rounding(mdp, best)
     policy, optimal = greedy(Q, margin)
-    if incumbent is not None:  # as good as the first best action to rounding, and known to end
-        keep = optimal.gather(-1, incumbent[..., None]).squeeze(-1)
-        policy = torch.where(keep, incumbent, policy)
     if error is not None and bool((error <= tol).all()):
         status = "converged"
     elif exhausted:
