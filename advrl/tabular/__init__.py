@@ -19,6 +19,14 @@ from advrl.tabular.convert import (
     to_table,
 )
 from advrl.tabular.evaluation import Evaluation, evaluation_sweeps, policy_evaluation, under_policy
+from advrl.tabular.finite_gan import (
+    discriminator_loss,
+    generator_cost,
+    generator_gradient,
+    jensen_shannon,
+    optimal_discriminator,
+    optimal_logit,
+)
 from advrl.tabular.horizon import Plan, backward_induction, lookahead, soft_value_iteration
 from advrl.tabular.linear import linear_program
 from advrl.tabular.mdp import MDP
@@ -31,27 +39,36 @@ from advrl.tabular.planning import (
 )
 from advrl.tabular.solution import Solution, greedy, q_from_v
 from advrl.tabular.transitions import Successors
+from advrl.tabular.tree import LayeredTree, TreeValues
 
 __all__ = [
     "MDP",
     "Evaluation",
+    "LayeredTree",
     "Plan",
     "Solution",
     "Successors",
+    "TreeValues",
     "backward_induction",
+    "discriminator_loss",
     "evaluation_sweeps",
     "from_function",
     "from_gymnasium",
     "from_sparse",
     "from_trajectories",
+    "generator_cost",
+    "generator_gradient",
     "greedy",
     "hitting_probability",
     "hitting_times",
+    "jensen_shannon",
     "linear_program",
     "lookahead",
     "model_intervals",
     "modified_policy_iteration",
     "occupancy",
+    "optimal_discriminator",
+    "optimal_logit",
     "policy_evaluation",
     "policy_gradient",
     "policy_iteration",
