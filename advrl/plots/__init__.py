@@ -1,25 +1,35 @@
-"""Pictures of runs: grids of samples, curves with intervals over seeds, class shares.
+"""Pictures of runs and of solutions: samples, curves with intervals over seeds, class shares, values on a grid.
 
 Nothing here touches matplotlib's global state: figures are drawn without pyplot, inside one style (``plots.style``),
 and matplotlib is imported only when something is drawn. Every file is written atomically.
 """
 
 from advrl.plots.curves import curves, progress_plot
+from advrl.plots.grids import action_map, occupancy_map, q_triangles, value_map
 from advrl.plots.images import image_grid, sample_sheet, save_png
 from advrl.plots.runs import t_interval
 from advrl.plots.shares import class_share_plot
 from advrl.plots.style import save_figure, style
+from advrl.plots.sweeps import animate_values, bounds_plot, gambler_plot, value_bars
 from advrl.plots.table import read_metrics
 
 __all__ = [
+    "action_map",
+    "animate_values",
+    "bounds_plot",
     "class_share_plot",
     "curves",
+    "gambler_plot",
     "image_grid",
+    "occupancy_map",
     "progress_plot",
+    "q_triangles",
     "read_metrics",
     "sample_sheet",
     "save_figure",
     "save_png",
     "style",
     "t_interval",
+    "value_bars",
+    "value_map",
 ]

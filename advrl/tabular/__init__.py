@@ -37,6 +37,14 @@ from advrl.tabular.planning import (
     value_iteration,
     value_sweeps,
 )
+from advrl.tabular.render import (
+    assert_policy_optimal,
+    bounds_by_sweep,
+    ended_states,
+    render_policy,
+    render_solution,
+    render_values,
+)
 from advrl.tabular.solution import Solution, greedy, q_from_v
 from advrl.tabular.transitions import Successors
 from advrl.tabular.tree import LayeredTree, TreeValues
@@ -49,8 +57,11 @@ __all__ = [
     "Solution",
     "Successors",
     "TreeValues",
+    "assert_policy_optimal",
     "backward_induction",
+    "bounds_by_sweep",
     "discriminator_loss",
+    "ended_states",
     "evaluation_sweeps",
     "from_function",
     "from_gymnasium",
@@ -73,6 +84,9 @@ __all__ = [
     "policy_gradient",
     "policy_iteration",
     "q_from_v",
+    "render_policy",
+    "render_solution",
+    "render_values",
     "soft_value_iteration",
     "solve",
     "stationary_distribution",

@@ -1,6 +1,6 @@
 r"""Writing a sequence token by token, solved exactly: backward induction over the tree of prefixes.
 
-A prefix of t tokens is a state, the next token an action, and what is written is paid at its end. With V tokens to choose
+A prefix of t tokens is a state, the next token an action; the finished sequence is paid. With V tokens to choose
 from, prefix x_1 .. x_t has the number sum_i x_i V^(t - i) in its layer, so the children of node i are i V + token and
 
     V_t = reduce(V_{t+1}.view(V^t, V)),   reduce = max | sum_a pi(a) | temperature * logsumexp(. / temperature)
