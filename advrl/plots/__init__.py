@@ -5,7 +5,7 @@ and matplotlib is imported only when something is drawn. Every file is written a
 """
 
 from advrl.plots.curves import curves, progress_plot
-from advrl.plots.grids import action_map, occupancy_map, q_triangles, value_map
+from advrl.plots.grids import DIRECTIONS, action_map, occupancy_map, q_triangles, value_map
 from advrl.plots.images import image_grid, sample_sheet, save_png
 from advrl.plots.runs import t_interval
 from advrl.plots.shares import class_share_plot
@@ -14,6 +14,7 @@ from advrl.plots.sweeps import animate_values, bounds_plot, gambler_plot, value_
 from advrl.plots.table import read_metrics
 
 __all__ = [
+    "DIRECTIONS",
     "action_map",
     "animate_values",
     "bounds_plot",

@@ -33,7 +33,7 @@ def from_gymnasium(
     if table is None:
         raise ValueError(
             f"{type(inner).__name__} has no table P[s][a] of transitions, so it cannot be solved by planning: learn by "
-            "sampling it instead, or estimate a model with MDP.from_trajectories"
+            "sampling it instead, or estimate a model with advrl.tabular.from_trajectories"
         )
     S, A = len(table), max(len(actions) for actions in table.values())
     merged: list[list[dict[int, float]]] = [[{} for _ in range(A)] for _ in range(S)]

@@ -61,9 +61,15 @@ def render_solution(mdp: MDP, found: Solution) -> str:
     """Values, every optimal action and what is certain about them, as text."""
     error = found.error_bound
     sure = f"within {float(error):.1e}" if error is not None else f"no certified bound: {found.reason}"
+    facts = f"({found.status}, {sure}, {found.iterations} iterations, {1000 * found.seconds:.3g} ms)"
+    if mdp.shape is None:
+        cells = [line.split()[-1] for line in render_policy(mdp, found.optimal_set).splitlines()]
+        rows = [
+            [mdp.state(s), f"{v:.3f}", cell] for s, (v, cell) in enumerate(zip(found.V.tolist(), cells, strict=True))
+        ]
+        return f"State, value, and all optimal actions {facts}\n{_columns(rows)}"
     return (
-        f"Values ({found.status}, {sure}, {found.iterations} iterations, {1000 * found.seconds:.3g} ms)\n"
-        f"{render_values(mdp, found.V)}\n\n"
+        f"Values {facts}\n{render_values(mdp, found.V)}\n\n"
         f"Optimal actions (all of them)\n{render_policy(mdp, found.optimal_set)}"
     )
 
@@ -121,7 +127,7 @@ def assert_policy_optimal(mdp: MDP, policy: Tensor, tolerance: float = 1e-6) -> 
     done = mdp.action(int(policy[s])) if not policy.is_floating_point() else f"probabilities {policy[s].tolist()}"
     raise AssertionError(
         f"the policy is not optimal: it loses {float(loss.max()):.6g}, first of all in state {mdp.state(s)}, where it "
-        f"takes {done} and {' or '.join(names)} would be best (value {float(V[s]):.6g} instead of {float(best.V[s]):.6g})"
+        f"takes {done} and {' or '.join(names)} would be best: value {float(V[s]):.6g}, not {float(best.V[s]):.6g}"
     )
 
 
@@ -140,5 +146,5 @@ def _grid(cells: list[str], shape: tuple[int, int], right: bool = False) -> str:
 
 
 def _columns(rows: list[list[str]]) -> str:
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(f"{row[0].ljust(width)}  {row[1]}" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
