@@ -24,6 +24,7 @@ __all__ = [
     "objectives",
     "plots",
     "recipes",
+    "tabular",
 ]
 
 _here = Path(__file__).parent

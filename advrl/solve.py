@@ -52,7 +52,7 @@ def run(options: Solve) -> int:
     """Solve, print, draw.
 
     Raises:
-        ValueError: for a problem that is unknown, has no table of transitions or no answer, and options that do not fit.
+        ValueError: for a problem that is unknown, has no table of transitions or no answer; or wrong options.
     """
     if options.list or options.problem is None:
         print(_listing())

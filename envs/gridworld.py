@@ -34,10 +34,10 @@ def _lines(text: str) -> list[str]:
 class GridWorldEnv(TabularEnv):
     """A walk on a map of ``S`` starts, ``G`` goals, ``H`` pits, ``#`` walls and floor.
 
-    Observation: the cell's number, row by row. Actions: 0 left, 1 down, 2 right, 3 up; against a wall or the edge one stays.
-    With probability ``slip`` the move is at right angles to what was meant. Reward: ``step_reward`` for every step, and
-    ``goal_reward`` or ``pit_reward`` beside it on entering those, which ends the episode. Registered with a limit of 200
-    steps. ``P[s][a]`` is the table of transitions, with the reward of each. Version 0.
+    Observation: the cell's number, row by row. Actions: 0 left, 1 down, 2 right, 3 up; against a wall or the edge one
+    stays. With probability ``slip`` the move is at right angles to what was meant. Reward: ``step_reward`` for every
+    step, and ``goal_reward`` or ``pit_reward`` beside it on entering those, which ends the episode. Registered with a
+    limit of 200 steps. ``P[s][a]`` is the table of transitions, with the reward of each. Version 0.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
@@ -60,16 +60,13 @@ class GridWorldEnv(TabularEnv):
     @cached_property
     def P(self) -> dict[int, dict[int, list[tuple[float, int, float, bool]]]]:
         """Gymnasium's table ``P[s][a] = [(p, s', r, done), ...]``, with the reward of each transition."""
-        listed = super().P
+
+        def paid(before: int, to: int) -> float:
+            return 0.0 if self._over[before] else float(self._entry[to])
+
         return {
-            s: {
-                a: [
-                    (p, to, float(self._entry[to]) if to != s or not self._over[s] else 0.0, done)
-                    for p, to, _, done in rows
-                ]
-                for a, rows in actions.items()
-            }
-            for s, actions in listed.items()
+            s: {a: [(p, to, paid(s, to), done) for p, to, _, done in rows] for a, rows in actions.items()}
+            for s, actions in super().P.items()
         }
 
     def render(self) -> Any:

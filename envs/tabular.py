@@ -73,10 +73,11 @@ class Dynamics:
 class TabularEnv(gym.Env[np.int64, np.int64]):
     """Episodes of an MDP.
 
-    Observation: the state's number. Action: the action's number; one that is not feasible is refused, and ``info`` holds
-    the ``action_mask``. Reward: the expected one of state and action, as the MDP holds it, so returns have the right mean.
-    The episode terminates in terminal states and where the MDP stops; a time limit is ``gymnasium.wrappers.TimeLimit``.
-    It starts in the MDP's p0, or uniformly where it has none. ``P[s][a]`` is Gymnasium's table of transitions.
+    Observation: the state's number. Action: the action's number; one that is not feasible is refused, and ``info``
+    holds the ``action_mask``. Reward: the expected one of state and action, as the MDP holds it, so that returns have
+    the right mean. The episode terminates in terminal states and where the MDP stops; a time limit is a wrapper,
+    ``gymnasium.wrappers.TimeLimit``. It starts in the MDP's p0, or uniformly where it has none. ``P[s][a]`` is
+    Gymnasium's table of transitions.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}

@@ -49,7 +49,9 @@ planners = pytest.mark.parametrize("plan", PLANNERS.values(), ids=PLANNERS)
 
 
 def close(actual, expected, atol=6e-4):
-    torch.testing.assert_close(torch.as_tensor(actual).double(), torch.as_tensor(expected, dtype=torch.float64), rtol=0, atol=atol)
+    torch.testing.assert_close(
+        torch.as_tensor(actual).double(), torch.as_tensor(expected, dtype=torch.float64), rtol=0, atol=atol
+    )
 
 
 def uniform(mdp):
@@ -182,16 +184,15 @@ def test_frozen_lake(size, gamma, value, total):
 
 @pytest.mark.parametrize(("size", "gamma", "ever", "limit", "within", "best"), [
     ("4x4", 0.99, 0.823529, 100, 0.740165, 0.744190), ("8x8", 0.99, 0.893841, 200, 0.862955, 0.913220),
-    ("4x4", 0.9, 0.780488, None, None, None), ("4x4", 0.95, 0.729766, None, None, None),
+    ("4x4", 0.9, 0.780488, 100, 0.729766, 0.744190), ("4x4", 0.95, 0.780488, 100, 0.729766, 0.744190),
 ])  # fmt: skip
 def test_success_on_the_lake(size, gamma, ever, limit, within, best):
     env = gym.make("FrozenLake-v1", map_name=size)
     mdp = from_gymnasium(env, gamma)
     policy = solve(mdp).policy
     close(success_probability(mdp, policy, mdp.R), ever, 1e-6)
-    if limit:
-        close(success_probability(mdp, policy, mdp.R, horizon=limit), within, 1e-6)
-        close(backward_induction(from_gymnasium(env, 1.0), limit).V[0, 0], best, 1e-6)
+    close(success_probability(mdp, policy, mdp.R, horizon=limit), within, 1e-6)
+    close(backward_induction(from_gymnasium(env, 1.0), limit).V[0, 0], best, 1e-6)
 
 
 def test_lake_policy_and_dry_lake():
@@ -255,7 +256,8 @@ def test_bounds_contain_the_truth(first):
         try:
             truth = policy_iteration(exact, tol=0).V
         except ValueError as error:  # rounding to float32 moved a row's sum past the tolerance: no valid problem
-            assert "sum to 1" in str(error)
+            if "sum to 1" not in str(error):
+                raise
             continue
         plan = (solve, value_iteration, modified_policy_iteration)[seed % 3]
         found = plan(mdp, tol=1e-3)
@@ -295,7 +297,7 @@ def test_batched_successors_are_stacked_singles():
 
 
 def test_soft_values():
-    """Between the mean and the greatest; one state with a loop has the closed form t log(sum exp(r/t)) / (1 - gamma)."""
+    """Between the mean and the greatest; one state with a loop has the closed form t logsumexp(r / t) / (1 - gamma)."""
     R = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
     mdp = MDP(torch.ones(1, 3, 1, dtype=torch.float64), R, 0.9)
     for t in (0.1, 1.0):

@@ -189,7 +189,7 @@ def _cells(
 
 def _bar(figure: Figure, axis: Axes, colours: Any) -> None:
     bar = figure.colorbar(colours, ax=axis, fraction=0.04, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _arrow(axis: Axes, r: int, c: int, move: tuple[int, int], colour: str) -> None:

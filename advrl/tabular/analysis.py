@@ -8,7 +8,12 @@ from torch import Tensor
 from advrl.checks import integer
 from advrl.tabular import transitions
 from advrl.tabular.evaluation import (
-    check_policy, expected_steps, policy_evaluation, refuse_improper, solve_linear, under_policy,
+    check_policy,
+    expected_steps,
+    policy_evaluation,
+    refuse_improper,
+    solve_linear,
+    under_policy,
 )  # fmt: skip
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import q_from_v
@@ -28,7 +33,7 @@ def _kernel(mdp: MDP, policy: Tensor) -> tuple[MDP, Tensor]:
 
 
 def successor_representation(mdp: MDP, policy: Tensor) -> Tensor:
-    """(*b, S, S') discounted expected visits of s' from s, sum_t gamma^t P(s_t = s'): (I - gamma P_pi)^-1. Dayan (1993).
+    """(*b, S, S') discounted expected visits of s' from s, sum_t gamma^t P(s_t = s'); Dayan (1993).
 
     Raises:
         ValueError: where gamma is 1 and the policy never ends.
@@ -41,7 +46,7 @@ def successor_representation(mdp: MDP, policy: Tensor) -> Tensor:
 
 
 def occupancy(mdp: MDP, policy: Tensor, p0: Tensor | None = None, *, horizon: int | None = None) -> Tensor:
-    """(*b, S, A) expected discounted number of times that each action is taken in each state; what ended counts no more.
+    """(*b, S, A) expected discounted number of times that each action is taken in each state, until the end.
 
     Args:
         policy: (*b, S) actions or (*b, S, A) probabilities.
@@ -105,7 +110,7 @@ def steps_to_end(mdp: MDP, policy: Tensor) -> Tensor:
 
 
 def hitting_times(mdp: MDP, policy: Tensor, target: Tensor) -> Tensor:
-    """(*b, S) expected number of steps until the policy first is in a ``target`` state (S,) bool; inf if it may miss it."""
+    """(*b, S) expected number of steps until a ``target`` state (S,) bool is first entered; inf if it may be missed."""
     _, P = _kernel(mdp, policy)
     target = target.to(mdp.device).expand(P.shape[:-1])
     reach = hitting_probability(mdp, policy, target)
@@ -122,7 +127,7 @@ def hitting_probability(mdp: MDP, policy: Tensor, target: Tensor, *, horizon: in
 
     Terminal states can be targets; an episode that ends by ``stop`` goes nowhere.
     """
-    process, P = _kernel(mdp, policy)
+    _, P = _kernel(mdp, policy)
     target = target.to(mdp.device).expand(P.shape[:-1])
     onward = P.masked_fill(target[..., None], 0.0)
     hit = target.to(P.dtype)
@@ -168,8 +173,8 @@ def success_probability(
     """(*b) exact probability that an episode succeeds, in all or within a time limit of ``horizon`` steps.
 
     Args:
-        success: (S, A) or (*b, S, A) probability that the step ends the episode with success, such as the expected reward
-            where success pays 1 and nothing else does; or (S,) bool target states.
+        success: (S, A) or (*b, S, A) probability that the step ends the episode with success, such as the expected
+            reward where success pays 1 and nothing else does; or (S,) bool target states.
         horizon: the environment's time limit.
         p0: (*b, S) probabilities of the first state; the MDP's own if ``None``.
     """

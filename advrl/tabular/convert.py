@@ -41,12 +41,12 @@ def from_gymnasium(
     for s, actions in table.items():
         for a, outcomes in actions.items():
             mask[s, a] = True
-            for p, following, r, done in outcomes:
+            for p, to, r, done in outcomes:
                 R[s, a] += p * r
                 if done:
                     stop[s, a] += p
                 else:
-                    merged[s][a][int(following)] = merged[s][a].get(int(following), 0.0) + p
+                    merged[s][a][int(to)] = merged[s][a].get(int(to), 0.0) + p
     B = max(1, max(len(row) for rows in merged for row in rows))
     following, prob = np.zeros((S, A, B), dtype=np.int32), np.zeros((S, A, B))
     for s in range(S):
@@ -54,7 +54,7 @@ def from_gymnasium(
             for b, (to, p) in enumerate(merged[s][a].items()):
                 following[s, a, b], prob[s, a, b] = to, p
     start = getattr(inner, "initial_state_distrib", None)
-    as_tensor = {"dtype": dtype, "device": device}
+    as_tensor: dict[str, Any] = {"dtype": dtype, "device": device}
     return MDP(
         Successors(torch.as_tensor(following, device=device), torch.as_tensor(prob, **as_tensor)),
         torch.as_tensor(R, **as_tensor),
@@ -160,7 +160,7 @@ def from_trajectories(
             raise ValueError(f"{name} must have shape ({len(states)},), got {tuple(value.shape)}")
         if len(value) and (int(value.min()) < 0 or int(value.max()) >= limit):
             raise ValueError(f"{name} must be in 0..{limit - 1}, they are in {int(value.min())}..{int(value.max())}")
-    like = {"dtype": dtype, "device": states.device}
+    like: dict[str, Any] = {"dtype": dtype, "device": states.device}
     pair = states.long() * A + actions.long()
     count = torch.zeros(S * A, **like).index_add_(0, pair, torch.ones(len(pair), **like))
     total = torch.zeros(S * A, **like).index_add_(0, pair, rewards.to(dtype))

@@ -1,4 +1,4 @@
-r"""Policy evaluation: V_pi = R_pi + gamma P_pi V_pi, by linear algebra or by sweeps. Sutton & Barto (2018), section 4.1."""
+r"""Policy evaluation, V = R_pi + gamma P_pi V, by linear algebra or sweeps: Sutton & Barto (2018), section 4.1."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as sla
 import torch
 from torch import Tensor
 
@@ -18,7 +16,6 @@ from advrl.tabular import transitions
 from advrl.tabular.graph import Graph, name_states, never_ends, recurrent_class
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import bounds_after, contracts, feasible, q_from_v
-from advrl.tabular.transitions import Expectation
 
 METHODS = ("auto", "lu", "krylov", "iterative", "inplace")
 DENSE_LIMIT = 1500
@@ -73,8 +70,8 @@ def policy_evaluation(
         history: keep the values after every sweep.
 
     Raises:
-        ValueError: for a policy that takes an action that is not feasible or is no distribution, or, where gamma is 1, one
-            that never ends from some state (naming a class of states that it never leaves).
+        ValueError: for a policy that takes an action that is not feasible or is no distribution, or, where gamma is 1,
+            one that never ends from some state (naming a class of states that it never leaves).
     """
     started = time.perf_counter()
     choice("method", method, METHODS)
@@ -138,7 +135,6 @@ def evaluation_sweeps(process: MDP, V: Tensor | None = None, *, inplace: bool = 
             V = q_from_v(process, V).squeeze(-1)
             yield V
     matrix, reward = _scipy(process)
-    matrix = sp.csr_matrix(matrix)
     gamma = float(process.discount)
     value = V.double().cpu().numpy().copy()
     while True:
@@ -175,7 +171,8 @@ def check_policy(mdp: MDP, policy: Tensor) -> Tensor:
         out = (policy < 0) | (policy >= A)
         if out.any():
             where = out.nonzero()[0].tolist()
-            raise ValueError(f"actions must be in 0..{A - 1}, state {mdp.state(where[-1])} has {int(policy[tuple(where)])}")
+            bad, state = int(policy[tuple(where)]), mdp.state(where[-1])
+            raise ValueError(f"actions must be in 0..{A - 1}, state {state} has {bad}")
         forbidden = torch.zeros_like(allowed).scatter_(-1, policy[..., None], True) & ~allowed
     if forbidden.any():
         where = forbidden.nonzero()[0].tolist()
@@ -250,7 +247,9 @@ def solve_linear(process: MDP) -> Tensor:
 
 
 def _scipy(process: MDP) -> tuple[Any, np.ndarray]:
-    """P (S, S) and R (S,) as SciPy and NumPy arrays in float64."""
+    """P (S, S) in CSR form and R (S,) as SciPy and NumPy arrays in float64."""
+    import scipy.sparse as sp
+
     P = process.P
     if isinstance(P, transitions.Successors):
         P = transitions.flat_csr(P)
@@ -265,6 +264,9 @@ def _scipy(process: MDP) -> tuple[Any, np.ndarray]:
 
 def solve_krylov(process: MDP, tol: float) -> Tensor:
     """(S,) the solution of (I - gamma P) V = R by BiCGSTAB in float64, by sparse LU if that stalls."""
+    import scipy.sparse as sp
+    import scipy.sparse.linalg as sla
+
     P, R = _scipy(process)
     gamma = float(process.discount)
     system = sp.identity(len(R), format="csr") - gamma * P
@@ -281,7 +283,8 @@ def expected_steps(process: MDP) -> Tensor:
     object.__setattr__(ones, "gamma", 1.0)
     if process.terminal is not None:
         object.__setattr__(ones, "R", ones.R.masked_fill(process.terminal[..., None], 0.0))
-    steps = solve_linear(ones) if process.num_states <= DENSE_LIMIT or process.batch_shape else solve_krylov(ones, 1e-10)
+    dense = process.num_states <= DENSE_LIMIT or bool(process.batch_shape)
+    steps = solve_linear(ones) if dense else solve_krylov(ones, 1e-10)
     return steps.double() * (1 + 1e-6)  # itself a solve: leave room for its rounding
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from advrl.tabular import transitions
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import feasible
-
 
 ENDS_ABOVE = 1e-9  # less than that is what sums of probabilities round off
 
@@ -19,6 +16,8 @@ class Graph:
     """The transitions of one MDP as SciPy sparse matrices: ``next`` (S * A, S), 1 where the probability is positive."""
 
     def __init__(self, mdp: MDP) -> None:
+        import scipy.sparse as sp
+
         self.states, self.actions = mdp.num_states, mdp.num_actions
         row, column = (t.cpu().numpy() for t in transitions.edges(mdp.P, self.states, self.actions))
         data = np.ones(len(row), dtype=np.int32)
@@ -72,6 +71,9 @@ def never_ends(graph: Graph, policy: np.ndarray) -> np.ndarray:
 
 def recurrent_class(graph: Graph, policy: np.ndarray) -> np.ndarray:
     """State numbers of one class of states that the policy never leaves and never ends in."""
+    import scipy.sparse as sp
+    from scipy.sparse.csgraph import connected_components
+
     taken = policy > 0 if policy.ndim == 2 else np.eye(graph.actions, dtype=bool)[policy]
     row = np.repeat(np.arange(graph.states), graph.actions)[taken.ravel()]
     step = graph.next[taken.ravel()]

@@ -26,9 +26,7 @@ class Plan(NamedTuple):
     policy: Tensor
 
 
-def backward_induction(
-    mdp: MDP, horizon: int, final: Tensor | None = None, *, policy: Tensor | None = None
-) -> Plan:
+def backward_induction(mdp: MDP, horizon: int, final: Tensor | None = None, *, policy: Tensor | None = None) -> Plan:
     """The best that can be done in ``horizon`` steps, and how: V_t = max_a R + gamma P V_{t+1}. Bellman (1957).
 
     Args:
@@ -58,7 +56,7 @@ def backward_induction(
 
 
 def lookahead(mdp: MDP, V: Tensor, depth: int = 1) -> Tensor:
-    """(*b, S, A) action values that planning ``depth`` steps ahead with the model gives, from estimates V (*b, S) beyond.
+    """(*b, S, A) action values that planning ``depth`` steps ahead with the model gives, and beyond them V (*b, S).
 
     The error of V shrinks by gamma with every step: |Q - Q*| <= gamma^depth |V - V*|.
     """

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.optimize import linprog
 
 from advrl.checks import number
 from advrl.tabular.mdp import MDP
@@ -22,6 +20,9 @@ def linear_program(mdp: MDP, *, tol: float = 1e-8) -> Solution:
     Raises:
         ValueError: for a batch, values without a bound, or, where gamma is 1, states from which no policy ends.
     """
+    import scipy.sparse as sp
+    from scipy.optimize import linprog
+
     started = time.perf_counter()
     number("tol", tol, 0.0)
     if mdp.batch_shape:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ class MDP:
     successor lists, with a gamma for each.
 
     Args:
-        P: probabilities of the next state: dense (*b, S, A, S), :class:`Successors` (*b, S, A, B), or a torch CSR matrix
-            (S * A, S) with rows s * A + a.
+        P: probabilities of the next state: dense (*b, S, A, S), :class:`Successors` (*b, S, A, B), or a torch CSR
+            matrix (S * A, S) with rows s * A + a.
         R: (*b, S, A) expected reward; or one per transition, (*b, S, A, S) with dense P or (*b, S, A, B) with
             successor lists, which is averaged.
         gamma: discount in [0, 1], a number or (*b).
@@ -90,7 +91,9 @@ class MDP:
     @cached_property
     def discount(self) -> Tensor:
         """(*b, 1) gamma, to multiply values by."""
-        gamma = self.gamma if isinstance(self.gamma, Tensor) else torch.full((), self.gamma, dtype=torch.float64, device=self.device)
+        gamma = self.gamma
+        if not isinstance(gamma, Tensor):
+            gamma = torch.full((), gamma, dtype=torch.float64, device=self.device)
         return gamma.to(dtype=self.dtype, device=self.device).expand(self.batch_shape).unsqueeze(-1)
 
     @cached_property
@@ -131,9 +134,9 @@ class MDP:
         def move(t: Tensor | None) -> Tensor | None:
             return None if t is None else t.to(device=where, dtype=dtype if t.is_floating_point() else None)
 
-        gamma = move(self.gamma) if isinstance(self.gamma, Tensor) else self.gamma
-        moved = {name: move(getattr(self, name)) for name in ("R", "terminal", "stop", "p0", "mask")}
-        return dataclasses.replace(self, P=transitions.to(self.P, where, dtype), gamma=gamma, **moved)
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in ("R", "terminal", "stop", "p0", "mask")}
+        moved["gamma"] = move(self.gamma) if isinstance(self.gamma, Tensor) else self.gamma
+        return dataclasses.replace(self, P=transitions.to(self.P, where, dtype), **moved)
 
     def dense(self) -> MDP:
         """The same MDP with dense P (*b, S, A, S)."""
@@ -191,7 +194,8 @@ def _check_kind(mdp: MDP) -> None:
             raise TypeError(f"{name} must be a floating-point tensor, got {getattr(t, 'dtype', type(t).__name__)}")
     if prob.dtype != mdp.R.dtype or prob.device != mdp.R.device:
         raise ValueError(
-            f"P and R must share dtype and device, got {prob.dtype} on {prob.device} and {mdp.R.dtype} on {mdp.R.device}"
+            f"P and R must share dtype and device, got {prob.dtype} on {prob.device} and {mdp.R.dtype} on "
+            f"{mdp.R.device}"
         )
     for name in ("terminal", "mask"):
         t = getattr(mdp, name)
@@ -224,7 +228,8 @@ def _fold_rewards(mdp: MDP) -> None:
         if R.dim() != 2:
             raise ValueError(f"with P in CSR form R must have shape (S, A), got {tuple(R.shape)}")
         if tuple(P.shape) != (R.numel(), R.shape[0]):
-            raise ValueError(f"P in CSR form must have shape (S * A, S) = {(R.numel(), R.shape[0])}, got {tuple(P.shape)}")
+            want = (R.numel(), R.shape[0])
+            raise ValueError(f"P in CSR form must have shape (S * A, S) = {want}, got {tuple(P.shape)}")
     S, A, b = mdp.num_states, mdp.num_actions, mdp.batch_shape
     for name, tail in (("terminal", (S,)), ("p0", (S,)), ("mask", (S, A)), ("stop", (S, A))):
         t = getattr(mdp, name)
@@ -249,7 +254,7 @@ def _end_terminals(mdp: MDP) -> None:
         return
     ended = mdp.terminal[..., None].expand_as(mdp.R)
     prob = transitions.values(mdp.P)
-    gone = ended.flatten()[transitions.rows_of(mdp.P)] if transitions.is_csr(mdp.P) else ended[..., None]  # type: ignore[arg-type]
+    gone = ended.flatten()[transitions.rows_of(mdp.P)] if transitions.is_csr(mdp.P) else ended[..., None]
     object.__setattr__(mdp, "P", transitions.with_values(mdp.P, prob.masked_fill(gone, 0.0)))
     object.__setattr__(mdp, "R", mdp.R.masked_fill(ended, 0.0))
     stop = torch.zeros_like(mdp.R) if mdp.stop is None else mdp.stop
@@ -263,7 +268,7 @@ def _check(mdp: MDP) -> None:
     bad = ~(prob >= 0)  # negative or NaN
     if bad.any():
         where = bad.nonzero()[0].tolist()
-        row = int(transitions.rows_of(mdp.P)[where[0]]) if transitions.is_csr(mdp.P) else None  # type: ignore[arg-type]
+        row = int(transitions.rows_of(mdp.P)[where[0]]) if transitions.is_csr(mdp.P) else None
         s, a = divmod(row, A) if row is not None else (where[-3], where[-2])
         raise ValueError(
             f"probabilities must not be negative or NaN: state {mdp.state(s)}, action {mdp.action(a)} has "
@@ -274,8 +279,8 @@ def _check(mdp: MDP) -> None:
         if out.any():
             where = out.nonzero()[0].tolist()
             raise ValueError(
-                f"next states must be in 0..{S - 1}: state {mdp.state(where[-3])}, action {mdp.action(where[-2])} leads to "
-                f"{int(mdp.P.next[tuple(where)])}"
+                f"next states must be in 0..{S - 1}: state {mdp.state(where[-3])}, action {mdp.action(where[-2])} "
+                f"leads to {int(mdp.P.next[tuple(where)])}"
             )
     if mdp.stop is not None and not ((mdp.stop >= 0) & (mdp.stop <= 1)).all():
         raise ValueError("stop must hold probabilities, in [0, 1]")
@@ -299,9 +304,9 @@ def _check(mdp: MDP) -> None:
         if mdp.terminal is not None:
             stuck = stuck & ~mdp.terminal
         if stuck.any():
-            raise ValueError(f"state {mdp.state(int(stuck.nonzero()[0][-1]))} has no feasible action and is not terminal")
+            name = mdp.state(int(stuck.nonzero()[0][-1]))
+            raise ValueError(f"state {name} has no feasible action and is not terminal")
     if mdp.p0 is not None:
         start = mdp.p0.double()
         if not (start >= 0).all() or ((start.sum(-1) - 1).abs() > ROW_TOLERANCE).any():
             raise ValueError(f"p0 must hold probabilities that sum to 1, they sum to {start.sum(-1).tolist()}")
-

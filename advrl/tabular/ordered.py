@@ -9,13 +9,11 @@ import heapq
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from advrl.tabular.mdp import MDP
-from advrl.tabular.solution import contracts, feasible
+from advrl.tabular.solution import feasible
 
 try:
     from numba import njit as compiled
@@ -64,11 +62,11 @@ def sweep(
                 break
             if residuals[-1] > 1e100:
                 raise ValueError("the values grow without bound: some policy collects reward for ever; use gamma < 1")
-    like = {"dtype": mdp.dtype, "device": mdp.device}
+    like: dict[str, Any] = {"dtype": mdp.dtype, "device": mdp.device}
     return torch.as_tensor(V, **like), residuals, [torch.as_tensor(v, **like) for v in kept if history], exhausted
 
 
-@compiled
+@compiled  # type: ignore[untyped-decorator]
 def gauss_seidel(
     V: np.ndarray, states: np.ndarray, start: np.ndarray, column: np.ndarray, prob: np.ndarray, reward: np.ndarray,
     allowed: np.ndarray, gamma: float,
@@ -98,7 +96,7 @@ def prioritised(
     urgent = np.zeros(states)
     for s in range(states):
         urgent[s] = _change(V, s, csr, gamma)
-    heap = [(-u, s) for s, u in enumerate(urgent) if u > enough]
+    heap: list[tuple[float, int]] = [(-u, s) for s, u in enumerate(urgent) if u > enough]
     heapq.heapify(heap)
     count = 0
     while heap:
@@ -143,8 +141,10 @@ def _loops(csr: Any, s: int) -> bool:
     return bool(((column[span] == s) & (prob[span] > 0)).any())
 
 
-def _graph(csr: Any, mdp: MDP) -> sp.csr_matrix:
-    """(S, S) which states lead where, under any action."""
+def _graph(csr: Any, mdp: MDP) -> Any:
+    """(S, S) sparse: which states lead where, under any action."""
+    import scipy.sparse as sp
+
     start, column, prob, _, _ = csr
     graph = sp.csr_matrix((prob, column, start[:: mdp.num_actions]), shape=(mdp.num_states,) * 2, copy=True)
     graph.sum_duplicates()
@@ -152,13 +152,17 @@ def _graph(csr: Any, mdp: MDP) -> sp.csr_matrix:
     return graph
 
 
-def _components(graph: sp.csr_matrix) -> list[np.ndarray]:
+def _components(graph: Any) -> list[np.ndarray]:
     """Strongly connected components, each after those that it leads to."""
+    import scipy.sparse as sp
+    from scipy.sparse.csgraph import connected_components
+
     count, label = connected_components(graph, connection="strong")
     members = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=count))[:-1])
     links = graph.tocoo()
     across = label[links.row] != label[links.col]
-    forward = sp.csr_matrix((np.ones(across.sum()), (label[links.row[across]], label[links.col[across]])), (count, count))
+    ends = (label[links.row[across]], label[links.col[across]])
+    forward = sp.csr_matrix((np.ones(across.sum()), ends), (count, count))
     forward.sum_duplicates()
     backward = forward.T.tocsr()
     waiting = np.diff(forward.indptr)
@@ -174,6 +178,6 @@ def _components(graph: sp.csr_matrix) -> list[np.ndarray]:
     return ordered
 
 
-def _predecessors(graph: sp.csr_matrix) -> list[np.ndarray]:
+def _predecessors(graph: Any) -> list[np.ndarray]:
     backward = graph.T.tocsr()
     return np.split(backward.indices, backward.indptr[1:-1])

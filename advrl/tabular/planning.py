@@ -1,4 +1,4 @@
-"""Value iteration, policy iteration and what lies between: Puterman (1994), chapter 6; Sutton & Barto (2018), chapter 4."""
+"""Value iteration, policy iteration, and between them: Puterman (1994), chapter 6; Sutton & Barto (2018), chapter 4."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from torch import Tensor
 from advrl.checks import choice, integer, number
 from advrl.tabular import ordered
 from advrl.tabular.evaluation import (
-    DENSE_LIMIT, check_policy, element, expected_steps, refuse_improper, solve_krylov, solve_linear, under_policy,
+    DENSE_LIMIT,
+    check_policy,
+    element,
+    expected_steps,
+    refuse_improper,
+    solve_krylov,
+    solve_linear,
+    under_policy,
 )  # fmt: skip
 from advrl.tabular.graph import Graph, can_avoid, can_end, name_states, proper_policy
 from advrl.tabular.mdp import MDP
@@ -75,8 +82,8 @@ def value_iteration(
 
     Args:
         sweep: ``jacobi`` (all states at once; the only one for batches), or state by state, each using what is already
-            known: ``gauss-seidel``, ``prioritised`` (the state that will change most first), ``topological`` (component by
-            component against the arrows; exact in one pass where no state can come back).
+            known: ``gauss-seidel``, ``prioritised`` (the state that will change most first), ``topological`` (component
+            by component against the arrows; exact in one pass where no state can come back).
         stop: ``span`` (as soon as the greatest and the least change are close: MacQueen's bounds), or ``max`` (when no
             state changes: the textbook's rule). For ``jacobi``.
         tol: error to reach.
@@ -186,8 +193,9 @@ def policy_iteration(
 ) -> Solution:
     """Evaluate the policy exactly, improve it, until nothing improves: Howard (1960).
 
-    An action is changed only for one that is better by more than rounding, so that ties cannot make it cycle; where gamma
-    is 1 it starts from a policy that ends, and then every policy on the way ends too, unless the values are unbounded.
+    An action is changed only for one that is better by more than rounding, so that ties cannot make it cycle; where
+    gamma is 1 it starts from a policy that ends, and then every policy on the way ends too, unless the values are
+    unbounded.
     The policy found takes the first of the actions that are best to rounding, unless it would then never end.
 
     Args:
@@ -238,7 +246,8 @@ def policy_iteration(
                    exhausted=exhausted, steps=steps, history=kept)  # fmt: skip
     margin = 4 * rounding(mdp, V)
     first = greedy(found.Q, margin)[1].int().argmax(-1)
-    kept_policy = torch.where(found.Q.gather(-1, policy[..., None]).squeeze(-1) >= found.V - margin[..., None], policy, first)
+    own = found.Q.gather(-1, policy[..., None]).squeeze(-1)
+    kept_policy = torch.where(own >= found.V - margin[..., None], policy, first)
     policy = kept_policy if undiscounted and _loops_for_ever(mdp, first) else first
     regret = found.policy_regret_bound
     if regret is not None and contracts(mdp):

@@ -78,7 +78,8 @@ def gridworld(
         raise ValueError("the map has no floor to start from")
     return _mdp(
         following, prob, (prob * entry[following]).sum(-1), gamma,
-        terminal=torch.as_tensor(np.isin(flat, ("G", "H", "#")), device="cpu"), p0=torch.as_tensor(starts / starts.sum(), device="cpu"),
+        terminal=torch.as_tensor(np.isin(flat, ("G", "H", "#")), device="cpu"),
+        p0=torch.as_tensor(starts / starts.sum(), device="cpu"),
         action_labels=ARROWS, shape=(rows, width),
     )  # fmt: skip
 
@@ -123,8 +124,8 @@ def gambler(p: float = 0.4, goal: int = 100) -> MDP:
 def car_rental(gamma: float = 0.9) -> MDP:
     """Sutton & Barto (2018), example 4.2, Jack's car rental: cars at two places (0..20 each), up to 5 moved overnight.
 
-    A rental pays 10, a moved car costs 2; requests are Poisson with means 3 and 4, returns 3 and 2, not truncated. State
-    (i, j) is 21 i + j; action k moves k - 5 cars from the first to the second, which holds at most 20.
+    A rental pays 10, a moved car costs 2; requests are Poisson with means 3 and 4, returns 3 and 2, not truncated.
+    State (i, j) is 21 i + j; action k moves k - 5 cars from the first to the second, which holds at most 20.
     """
     most, moves = 20, 5
     tables = []
@@ -154,7 +155,8 @@ def car_rental(gamma: float = 0.9) -> MDP:
                 R[i, j, a + moves] = earn1[x] + earn2[y] - 2 * abs(a)
     states = size * size
     return MDP(
-        torch.as_tensor(P.reshape(states, -1, states), device="cpu"), torch.as_tensor(R.reshape(states, -1), device="cpu"), gamma,
+        torch.as_tensor(P.reshape(states, -1, states), device="cpu"),
+        torch.as_tensor(R.reshape(states, -1), device="cpu"), gamma,
         mask=torch.as_tensor(feasible.reshape(states, -1), device="cpu"), shape=(size, size),
         action_labels=[f"{a:+d}" for a in range(-moves, moves + 1)],
     )  # fmt: skip
@@ -266,9 +268,7 @@ def student(gamma: float = 1.0) -> MDP:
                state_labels=("Facebook", "Class 1", "Class 2", "Class 3", "Sleep"))  # fmt: skip
 
 
-def garnet(
-    states: int = 100, actions: int = 4, branching: int = 3, gamma: float = 0.95, *, seed: int = 0
-) -> MDP:
+def garnet(states: int = 100, actions: int = 4, branching: int = 3, gamma: float = 0.95, *, seed: int = 0) -> MDP:
     """A random sparse MDP: ``branching`` next states drawn uniformly, probabilities by cutting [0, 1] at random.
 
     Archibald, McKinnon & Thomas (1995); rewards uniform in [0, 1].

@@ -5,8 +5,9 @@ For one sweep TV of values V with d = TV - V, and rows of P that go on with prob
     TV + lower(min d) <= V* <= TV + upper(max d),      upper(x) = max, lower(x) = min  of  x gamma p / (1 - gamma p)
 
 over p = l and p = u: MacQueen (1966) for l = u = 1; Porteus (1971) for rows that end. The policy that is greedy with
-respect to V loses at most upper(max d) - lower(min d). At gamma = 1, where every policy ends, 1 / (1 - gamma u) gives way to w, the greatest expected
-number of steps to the end: V + w min(d, 0) <= V* <= V + w max(d, 0), Bertsekas & Tsitsiklis (1991).
+respect to V loses at most upper(max d) - lower(min d). At gamma = 1, where every policy ends, 1 / (1 - gamma u) gives
+way to w, the greatest expected number of steps to the end: V + w min(d, 0) <= V* <= V + w max(d, 0), Bertsekas &
+Tsitsiklis (1991).
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def greedy(Q: Tensor, tolerance: float | Tensor = 0.0) -> tuple[Tensor, Tensor]:
     """The first best action (*b, S), and the set (*b, S, A) of those within ``tolerance`` of the best."""
     best = Q.amax(-1, keepdim=True)
     margin = tolerance[..., None, None] if isinstance(tolerance, Tensor) and tolerance.dim() else tolerance
-    return Q.argmax(-1), Q >= best - margin
+    least = best - margin
+    return Q.argmax(-1), least <= Q
 
 
 def rounding(mdp: MDP, V: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The three forms of transition probabilities, and the one operation that planning needs of them.
 
-Dense P (*b, S, A, S'); successor lists (*b, S, A, B) of at most B next states each; CSR with rows s * A + a. Rows may sum
-to less than one: the rest ends the episode. Shapes: *b batch of MDPs, S states, A actions, B successors.
+Dense P (*b, S, A, S'); successor lists (*b, S, A, B) of at most B next states each; CSR with rows s * A + a. Rows may
+sum to less than one: the rest ends the episode. Shapes: *b batch of MDPs, S states, A actions, B successors.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -25,14 +26,14 @@ class Successors:
 Transitions = Tensor | Successors
 
 
-def sparse_csr(crow: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+def sparse_csr(crow: Tensor, col: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
     """A CSR matrix, without the remark that torch makes about its first one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(crow, col, value, size, device=value.device, check_invariants=False)
 
 
-def is_csr(P: Transitions) -> bool:
+def is_csr(P: Transitions) -> TypeGuard[Tensor]:
     """Whether ``P`` is a CSR matrix."""
     return isinstance(P, Tensor) and P.layout == torch.sparse_csr
 
@@ -63,7 +64,7 @@ def flat_csr(P: Successors) -> Tensor:
     entries = P.prob.numel()
     if max(entries, count * states) >= 2**31:
         raise ValueError(f"{entries:,} successors are more than 32-bit indices hold: split the batch")
-    like = {"dtype": torch.int32, "device": P.prob.device}
+    like: dict[str, Any] = {"dtype": torch.int32, "device": P.prob.device}
     offsets = (torch.arange(count, **like) * states).view(*batch, 1, 1, 1)
     col = (P.next.to(torch.int32) + offsets).flatten() if count > 1 else P.next.to(torch.int32).flatten()
     crow = torch.arange(0, entries + 1, width, **like)
