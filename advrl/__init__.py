@@ -25,6 +25,7 @@ __all__ = [
     "objectives",
     "plots",
     "recipes",
+    "tabular",
 ]
 
 _here = Path(__file__).parent

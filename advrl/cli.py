@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare|solve``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -110,6 +110,7 @@ def _main(argv: list[str]) -> int:
         "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
+        "solve": _solve,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -281,6 +282,12 @@ standard error beside the closed form, evaluations of the cost and time. Prints 
   advrl compare tucker --t 0.499 --samples 2,8,32"""
 
 
+def _solve(argv: list[str]) -> int:
+    from advrl.solve import Solve, run
+
+    return run(_parse(Solve, argv, "solve"))
+
+
 def _overview() -> str:
     from advrl.recipes import RECIPES
 
@@ -294,6 +301,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl evaluate RUN               judge it against real data that it never saw
   advrl plot RUN...                curves of runs, seeds and experiments over each other
   advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
+  advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
 
 Start with:  advrl train digits
 Every command explains itself with --help."""

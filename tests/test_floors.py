@@ -16,7 +16,7 @@ FLOORS = [
     {"envs"},
     {"agents"},
     {"lab"},
-    {"recipes"},
+    {"recipes", "solve"},
     {"__init__", "__main__", "cli"},
 ]
 BESIDE = {
