@@ -40,7 +40,7 @@ class Greedy:
 
     def open(self, Q: Tensor, state: Tensor) -> Tensor:
         """Rows (N, A) of values with -inf where an action is not feasible."""
-        return Q if self.shut is None else Q + self.shut[state]
+        return Q if self.shut is None else Q + self.shut.index_select(0, state)
 
     def pick(self, Q: Tensor, state: Tensor) -> Tensor:
         """Actions (N,) for rows Q (N, A) of states (N,)."""
@@ -52,8 +52,7 @@ class Greedy:
         rank = best.cumsum(-1)
         at = (v * rank[:, -1]).long()[:, None]  # one of the best, by its rank among them
         action = (rank <= at).sum(-1)
-        count = self.loop.num_choices[state]
-        random = self.loop.choices[state, (v * count).long()]
+        random = self.loop.random_action(state, v)
         return torch.where(u < self.epsilon(), random, action)
 
     def probabilities(self, Q: Tensor, state: Tensor) -> Tensor:
@@ -61,8 +60,7 @@ class Greedy:
         Q = self.open(Q, state)
         best = (Q == Q.amax(-1, keepdim=True)).to(Q.dtype)
         epsilon = self.epsilon()[:, None]
-        allowed = self.loop.allowed[state].to(Q.dtype)
-        spread = allowed / self.loop.num_choices[state][:, None]
+        spread = self.loop.uniform_policy.index_select(0, state)
         return (1 - epsilon) * best / best.sum(-1, keepdim=True) + epsilon * spread
 
     def expected(self, Q: Tensor, state: Tensor) -> Tensor:
@@ -92,7 +90,9 @@ class OneStep:
 
     def act(self, state: Tensor) -> Tensor:
         rows = self.loop.base + state
-        Q = self.Q[rows] if self.other is None else self.Q[rows] + self.other[rows]
+        Q = self.Q.index_select(0, rows)
+        if self.other is not None:
+            Q = Q + self.other.index_select(0, rows)
         if self.target != "sarsa" or self.stored is None:
             return self.greedy.pick(Q, state)
         return torch.where(self.fresh, self.greedy.pick(Q, state), self.stored)
@@ -100,7 +100,7 @@ class OneStep:
     def update(self, t: Transition) -> None:
         loop = self.loop
         at = (loop.base + t.state) * loop.actions + t.action
-        following = self.Q[loop.base + t.next]
+        following = self.Q.index_select(0, loop.base + t.next)
         learns = t.moving
         if self.target == "max":
             T = self.greedy.open(following, t.next).amax(-1)
@@ -117,13 +117,13 @@ class OneStep:
         count = None
         if self.count is not None:
             flat = self.count.view(-1)
-            count = flat[at]
+            count = flat.index_select(0, at)
             flat.index_add_(0, at, learns.to(flat.dtype))
             if self.bonus:
                 reward = reward + self.bonus * (count + 1).rsqrt()
         alpha = self.alpha(loop.finished if count is None else count)
         Q = self.Q.view(-1)
-        error = reward + loop.gamma * T.masked_fill(t.ended, 0.0) - Q[at]
+        error = reward + loop.gamma * T.masked_fill(t.ended, 0.0) - Q.index_select(0, at)
         Q.index_add_(0, at, (alpha * error).masked_fill(~learns, 0.0))  # each agent has its own entries: no clashes
 
     def _double(self, t: Transition, at: Tensor) -> None:
@@ -132,7 +132,7 @@ class OneStep:
         loop = self.loop
         heads = loop.uniform(1)[0] < 0.5
         rows = loop.base + t.next
-        one, two = self.Q[rows], self.other[rows]
+        one, two = self.Q.index_select(0, rows), self.other.index_select(0, rows)
         chosen = self.greedy.open(torch.where(heads[:, None], one, two), t.next).argmax(-1, keepdim=True)
         T = torch.where(heads[:, None], two, one).gather(1, chosen).squeeze(1).masked_fill(t.ended, 0.0)
         first, second = self.Q.view(-1), self.other.view(-1)
@@ -140,11 +140,11 @@ class OneStep:
             alpha = self.alpha(loop.finished)
         else:
             flat = self.count.view(-1)
-            alpha = self.alpha(torch.div(flat[at], 2, rounding_mode="floor"))
+            alpha = self.alpha(torch.div(flat.index_select(0, at), 2, rounding_mode="floor"))
             flat.index_add_(0, at, t.moving.to(flat.dtype))
         target = t.reward + loop.gamma * T
         for table, learns in ((first, t.moving & heads), (second, t.moving & ~heads)):
-            table.index_add_(0, at, (alpha * (target - table[at])).masked_fill(~learns, 0.0))
+            table.index_add_(0, at, (alpha * (target - table.index_select(0, at))).masked_fill(~learns, 0.0))
 
 
 def one_step(

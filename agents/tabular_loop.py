@@ -142,11 +142,19 @@ class Loop:
         self.all_allowed = bool(self.allowed.all())
         self.choices = self.allowed.int().argsort(dim=-1, descending=True, stable=True)  # feasible actions come first
         self.num_choices = self.allowed.sum(-1)
+        self.uniform_policy = self.allowed.to(self.dtype) / self.num_choices[:, None].clamp(min=1)
 
     def uniform(self, columns: int) -> Tensor:
         """(columns, N) numbers in [0, 1)."""
         size = (columns, self.agents)
         return torch.rand(size, generator=self.generator, dtype=self.dtype, device=self.device)
+
+    def random_action(self, state: Tensor, uniform: Tensor) -> Tensor:
+        """(N,) feasible actions, all alike, for uniform numbers (N,)."""
+        if self.all_allowed:
+            return (uniform * self.actions).long()
+        rank = (uniform * self.num_choices.index_select(0, state)).long()
+        return self.choices.flatten().index_select(0, state * self.actions + rank)
 
     def new_table(self, value: float | Tensor | None = None) -> Tensor:
         """(N * S, A) values to start from."""

@@ -164,13 +164,13 @@ class Simulator:
         lookup: Tensor = self._lookup  # type: ignore[attr-defined]
         if K > _WIDE:
             pick = torch.searchsorted(lookup, uniform.double() + row, right=True) - row * K
-            pick = torch.minimum(pick.clamp(min=0), self._last[row])  # type: ignore[attr-defined]
+            pick = torch.minimum(pick.clamp(min=0), self._last.index_select(0, row))  # type: ignore[attr-defined]
         elif K > 1:
-            pick = (uniform[:, None] >= lookup[row]).sum(-1)
+            pick = (uniform[:, None] >= lookup.index_select(0, row)).sum(-1)
         else:
             pick = torch.zeros_like(row)
         at = row * K + pick
-        return Step(self.next.flatten()[at], self.reward.flatten()[at], self.ended.flatten()[at])
+        return Step(*(t.flatten().index_select(0, at) for t in (self.next, self.reward, self.ended)))
 
 
 def sample_step(
