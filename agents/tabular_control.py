@@ -55,11 +55,11 @@ class Greedy:
         random = self.loop.random_action(state, v)
         return torch.where(u < self.epsilon(), random, action)
 
-    def probabilities(self, Q: Tensor, state: Tensor) -> Tensor:
-        """(N, A) of each action."""
+    def probabilities(self, Q: Tensor, state: Tensor, epsilon: Tensor | None = None) -> Tensor:
+        """(n, A) of each action, for rows Q (n, A) of states (n,); one for each agent, unless given epsilon (n,)."""
         Q = self.open(Q, state)
         best = (Q == Q.amax(-1, keepdim=True)).to(Q.dtype)
-        epsilon = self.epsilon()[:, None]
+        epsilon = (self.epsilon() if epsilon is None else epsilon)[:, None]
         spread = self.loop.uniform_policy.index_select(0, state)
         return (1 - epsilon) * best / best.sum(-1, keepdim=True) + epsilon * spread
 

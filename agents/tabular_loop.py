@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -209,7 +209,7 @@ class Loop:
         total = torch.zeros(N, dtype=self.dtype, device=self.device)
         discount = torch.ones_like(total)
         unsaved = torch.zeros(N, dtype=torch.bool, device=self.device)
-        bar = _bar(self.episodes) if self.progress else None
+        bar = progress_bar(self.episodes) if self.progress else None
         tick = 0
         while True:
             waits = learner.waiting()
@@ -253,7 +253,8 @@ class Loop:
         return self.learned(learner.table(), returns[:, :E], lengths[:, :E], history)
 
 
-def _bar(episodes: int) -> tqdm:  # type: ignore[name-defined]  # noqa: F821
+def progress_bar(episodes: int) -> Any:
+    """A bar of so many episodes."""
     from tqdm import tqdm
 
     return tqdm(total=episodes, unit="episode", leave=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from advrl.agents.tabular_loop import Learned, Loop, Rate, _bar
+from advrl.agents.tabular_loop import Learned, Loop, Rate, progress_bar
 
 PLAIN_BELOW = 50
 """Fewer agents than this take turns on a CPU."""
@@ -27,7 +27,7 @@ def run_plain(loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float)
     epsilons = _schedule(loop, "epsilon", epsilon, E)
     seeds = torch.randint(2**62, (N,), generator=loop.generator, device=loop.device).tolist()
     tables, returns, lengths, kept = [], [], [], []
-    bar = _bar(N * E) if loop.progress else None
+    bar = progress_bar(N * E) if loop.progress else None
     first_table = loop.new_table().view(N, loop.states, loop.actions)
     for n in range(N):
         agent = _Agent(loop, target, first_table[n], _per_visit(loop, alpha, n), bonus, choices, random.Random(seeds[n]))
