@@ -270,9 +270,3 @@ def harmonic(power: float = 1.0) -> Callable[[Tensor], Tensor]:
     """The schedule 1 / n^power of the n-th update: for power in (1/2, 1] Q-learning converges. Even-Dar & Mansour (2003)."""
     return lambda count: (count + 1) ** -power
 
-
-def check_empty(common: Common, *names: str) -> None:
-    """Refuse options that a learner has no use for."""
-    for name in names:
-        if name in common:
-            raise ValueError(f"{name} has no meaning here: leave it out")
