@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot``.
+"""The command line: ``advrl train|sample|evaluate|plot|learn``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -82,6 +82,7 @@ def _main(argv: list[str]) -> int:
         "sample": lambda rest: _sample(_parse(Sample, rest, "sample")),
         "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
+        "learn": _learn,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -213,6 +214,12 @@ def _plot(options: Plot) -> int:
     return 0
 
 
+def _learn(argv: list[str]) -> int:
+    from advrl.learn import Learn, run
+
+    return run(_parse(Learn, argv, "learn"))
+
+
 def _overview() -> str:
     from advrl.recipes import RECIPES
 
@@ -225,6 +232,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl sample RUN -n 64           draw from a trained generator
   advrl evaluate RUN               judge it against real data that it never saw
   advrl plot RUN...                curves of runs, seeds and experiments over each other
+  advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
 
 Start with:  advrl train digits
 Every command explains itself with --help."""

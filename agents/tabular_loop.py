@@ -257,7 +257,7 @@ def progress_bar(episodes: int) -> Any:
     """A bar of so many episodes."""
     from tqdm import tqdm
 
-    return tqdm(total=episodes, unit="episode", leave=False)
+    return tqdm(total=episodes, unit="episode", leave=False, disable=None)  # none where nobody looks
 
 
 def decay(start: float, end: float, over: int) -> Callable[[Tensor], Tensor]:

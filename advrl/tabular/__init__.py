@@ -29,6 +29,7 @@ from advrl.tabular.planning import (
     value_iteration,
     value_sweeps,
 )
+from advrl.tabular.simulate import Simulator, Step, Trajectories, sample_step, sample_trajectories
 from advrl.tabular.solution import Solution, greedy, q_from_v
 from advrl.tabular.transitions import Successors
 
@@ -36,8 +37,11 @@ __all__ = [
     "MDP",
     "Evaluation",
     "Plan",
+    "Simulator",
     "Solution",
+    "Step",
     "Successors",
+    "Trajectories",
     "backward_induction",
     "evaluation_sweeps",
     "from_function",
@@ -56,6 +60,8 @@ __all__ = [
     "policy_gradient",
     "policy_iteration",
     "q_from_v",
+    "sample_step",
+    "sample_trajectories",
     "soft_value_iteration",
     "solve",
     "stationary_distribution",
