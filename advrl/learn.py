@@ -1,4 +1,4 @@
-"""``advrl learn LEARNER PROBLEM``: many agents learn a small decision problem, and are held against the exact answer."""
+"""``advrl learn LEARNER PROBLEM``: many agents learn a small decision problem, beside the exact answer."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Learn:
     """Let many agents learn a small Markov decision process, and hold them against its exact solution."""
 
     learner: tyro.conf.Positional[str]
-    """q-learning, sarsa, expected-sarsa, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda, q-lambda, monte-carlo,
-    dyna-q, prioritized-sweeping, model-learning, reinforce or actor-critic."""
+    """q-learning, sarsa, expected-sarsa, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda, q-lambda,
+    monte-carlo, dyna-q, prioritized-sweeping, model-learning, reinforce or actor-critic."""
     problem: tyro.conf.Positional[str]
-    """A textbook problem, such as cliff, or a Gymnasium environment with a table of transitions, such as FrozenLake-v1."""
+    """A textbook problem, such as cliff, or a Gymnasium environment with a table, such as FrozenLake-v1."""
     agents: int = 100
     """Independent agents, each with draws of its own."""
     episodes: int = 500
@@ -95,7 +95,8 @@ def run(options: Learn) -> int:
     achieved = exact_values(mdp, found.policy, horizon=horizon) @ start
     print(_table(options, mdp, found, seconds, best, achieved, found.V @ start if found.Q is not None else None))
     if options.out is not None:
-        print(f"\nWritten:\n  {curves(found.returns, best, options.out, title=f'{options.learner} on {options.problem}')}")
+        title = f"{options.learner} on {options.problem}"
+        print(f"\nWritten:\n  {curves(found.returns, best, options.out, title=title)}")
     else:
         print(f"\nNext:\n  advrl learn {options.learner} {options.problem} --out curves.png")
     assert torch.isfinite(found.returns).all()
@@ -123,8 +124,10 @@ def curves(returns: Tensor, best: float, path: Path, *, title: str) -> Path:
             mean = values[0]
         axis.plot(episodes, mean, color=BLUE, lw=1.0, label=f"mean of {len(values):,} agents")
         axis.axhline(best, color=MUTED, ls="--", lw=1.0, label=f"V* of the start, {best:.4g}")
-        low, high = np.percentile(mean, 5), max(best, mean.max())  # first episodes may be worse by orders of magnitude
-        axis.set_ylim(low - 0.15 * (high - low or 1), high + 0.08 * (high - low or 1))
+        bottom = float(np.percentile(mean, 5))  # first episodes may be worse by orders of magnitude
+        top = max(best, float(mean.max()))
+        room = top - bottom or 1.0
+        axis.set_ylim(bottom - 0.15 * room, top + 0.08 * room)
         axis.set_xlabel("episode")
         axis.set_title(f"{title}: return of an episode, discounted")
         axis.legend()
@@ -187,7 +190,8 @@ def _settings(options: Learn, learner: Callable[..., Learned]) -> dict[str, Any]
     """What was said of the learner, if it has it."""
     known = inspect.signature(learner).parameters
     given = {f.name: getattr(options, f.name) for f in fields(options)}
-    given = {name: given[name] for name in ("alpha", "epsilon", "n", "lam", "planning", "bonus") if given[name] is not None}
+    own = ("alpha", "epsilon", "n", "lam", "planning", "bonus")
+    given = {name: given[name] for name in own if given[name] is not None}
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{options.learner} has no --{name}")
@@ -222,8 +226,8 @@ def _table(
     lines = "\n".join(f"  {name:<34}{value}" for name, value in rows)
     return (
         f"{options.learner} on {options.problem}: {mdp.num_states} states, {mdp.num_actions} actions, gamma "
-        f"{float(mdp.discount):g}\n{options.agents:,} agents, {options.episodes:,} episodes each; {found.steps:,} steps in "
-        f"{seconds:.1f} s\n\n{lines}\n\nMeans over agents ± standard error; returns are discounted.{limit}"
+        f"{float(mdp.discount):g}\n{options.agents:,} agents, {options.episodes:,} episodes each; {found.steps:,} steps "
+        f"in {seconds:.1f} s\n\n{lines}\n\nMeans over agents ± standard error; returns are discounted.{limit}"
     )
 
 

@@ -5,7 +5,8 @@ r"""One-step control: SARSA, expected SARSA, Q-learning, double Q-learning. Sutt
 with T = 0 where the episode has ended, else Q(s', a') (SARSA, a' the next action), sum_a pi(a|s') Q(s', a) (expected
 SARSA), max_a Q(s', a) (Q-learning), Q_2(s', argmax_a Q_1(s', a)) (double Q-learning, van Hasselt, 2010). Behaviour is
 epsilon-greedy with ties broken at random. A bonus c adds c / sqrt(n(s, a)) to the n-th reward of a pair: optimism that
-fades with counts (Strehl & Littman, 2008). Shapes: N agents, S states, A actions.
+fades with counts (Strehl & Littman, 2008). It needs values that start high, or what was tried would look better than
+what was not. Shapes: N agents, S states, A actions.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Greedy:
             return torch.zeros_like(state)
         u, v = self.loop.uniform(2)
         Q = self.open(Q, state)
-        best = Q == Q.amax(-1, keepdim=True)
+        best = Q.amax(-1, keepdim=True) == Q
         rank = best.cumsum(-1)
         at = (v * rank[:, -1]).long()[:, None]  # one of the best, by its rank among them
         action = (rank <= at).sum(-1)
@@ -58,7 +59,7 @@ class Greedy:
     def probabilities(self, Q: Tensor, state: Tensor, epsilon: Tensor | None = None) -> Tensor:
         """(n, A) of each action, for rows Q (n, A) of states (n,); one for each agent, unless given epsilon (n,)."""
         Q = self.open(Q, state)
-        best = (Q == Q.amax(-1, keepdim=True)).to(Q.dtype)
+        best = (Q.amax(-1, keepdim=True) == Q).to(Q.dtype)
         epsilon = (self.epsilon() if epsilon is None else epsilon)[:, None]
         spread = self.loop.uniform_policy.index_select(0, state)
         return (1 - epsilon) * best / best.sum(-1, keepdim=True) + epsilon * spread
@@ -72,7 +73,7 @@ class OneStep:
     """The learners of this module, by the name of their target."""
 
     def __init__(self, loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float = 0.0) -> None:
-        self.loop, self.target, self.bonus = loop, target, number("bonus", bonus, 0.0)
+        self.loop, self.target, self.bonus = loop, target, bonus
         self.alpha = loop.rate("alpha", alpha)
         self.greedy = Greedy(loop, epsilon)
         self.Q = loop.new_table()
@@ -152,8 +153,11 @@ def one_step(
 ) -> Learned:
     """Run one of the learners, agent by agent where there are few on a CPU, else all at once."""
     loop = Loop(problem, **common)
+    if number("bonus", bonus, 0.0) and "initial" not in common:
+        if loop.gamma >= 1:
+            raise ValueError("a bonus where gamma is 1 needs initial, values at least as great as the best")
+        loop.initial = (float(loop.simulator.reward.max()) + bonus) / (1 - loop.gamma)
     if loop.agents < PLAIN_BELOW and loop.device.type == "cpu":
-        number("bonus", bonus, 0.0)
         return run_plain(loop, target, alpha, epsilon, bonus)
     return loop.run(OneStep(loop, target, alpha, epsilon, bonus))
 
@@ -166,7 +170,7 @@ def q_learning(
     Args:
         alpha: step size: a number, one for each agent (N,), or a schedule of how often a pair has been updated.
         epsilon: probability of a random action: a number, one for each agent, or a schedule of episodes done.
-        bonus: c of c / sqrt(n), added to rewards.
+        bonus: c of c / sqrt(n), added to rewards; values then start at the most that there can be, unless given.
         common: see :class:`Common`.
     """
     return one_step(mdp, "max", alpha, epsilon, bonus, common)

@@ -1,15 +1,15 @@
-r"""Learning with a model of what happened last: Dyna-Q, Dyna-Q+, prioritised sweeping. Sutton & Barto (2018), chapter 8.
+r"""Learning with a model of what happened last. Sutton & Barto (2018), chapter 8.
 
 After each step an agent learns from k remembered ones as if they happened again. Dyna-Q (Sutton, 1990) draws them at
-random: a state seen before, an action tried there. Dyna-Q+ adds kappa sqrt(tau) to the reward of a pair not tried for tau
-steps, and imagines that actions never tried lead nowhere. Prioritised sweeping (Moore & Atkeson, 1993; Peng & Williams,
-1993) takes the pair that would change most, then those that lead to it. The model holds the last outcome of a pair, which
+random: a state seen before, an action tried there. Dyna-Q+ adds kappa sqrt(tau) to the reward of a pair not tried for
+tau steps, and imagines that actions never tried lead nowhere. Prioritised sweeping (Moore & Atkeson, 1993; Peng &
+Williams, 1993) takes the pair that would change most, then those that lead to it. The model holds the last outcome of a pair, which
 is right for deterministic problems; for others see :func:`advrl.agents.model_learning`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Memory:
         self.alpha, self.greedy = loop.rate("alpha", alpha), Greedy(loop, epsilon)
         self.Q = loop.new_table()
         shape = (loop.agents, loop.states * loop.actions)
-        whole = {"dtype": torch.int64, "device": loop.device}
+        whole: dict[str, Any] = {"dtype": torch.int64, "device": loop.device}
         self.next = torch.arange(loop.states, **whole).repeat_interleave(loop.actions).repeat(loop.agents, 1)
         self.reward = torch.zeros(shape, dtype=loop.dtype, device=loop.device)
         self.ended = torch.zeros(shape, dtype=torch.bool, device=loop.device)
@@ -138,7 +138,9 @@ class Sweeping(Memory):
             best = self.greedy.open(self.Q.index_select(0, loop.base + state.squeeze(1)), state.squeeze(1)).amax(-1)
             leads = (self.next == state) & self.tried & ~self.ended & who[:, None]
             change = (self.reward + loop.gamma * best[:, None] - Q).abs()
-            self.priority = torch.where(leads & (change > self.threshold), torch.maximum(self.priority, change), self.priority)
+            self.priority = torch.where(
+                leads & (change > self.threshold), torch.maximum(self.priority, change), self.priority
+            )
 
 
 def dyna_q(

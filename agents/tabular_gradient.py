@@ -28,8 +28,8 @@ def reinforce(
 ) -> Learned:
     r"""REINFORCE: logits += alpha times the mean over B episodes of sum_t gamma^t (G_t - b_t) grad log pi(a_t|s_t).
 
-    The baseline b_t is the mean of the other episodes' gamma^t G_t (leave-one-out), which keeps the gradient unbiased; with
-    one episode to a gradient there is none. What a time limit cuts off counts 0: the gradient is that of the return
+    The baseline is the mean of the other episodes' gamma^t G_t (leave-one-out), which keeps the gradient unbiased;
+    with one episode to a gradient there is none. What a time limit cuts off counts 0: the gradient is that of the return
     within it.
 
     Args:
@@ -110,7 +110,12 @@ class ActorCritic:
 
 
 def actor_critic(
-    mdp: MDP | Simulator, *, alpha: Rate = 0.1, critic: Rate = 0.1, logits: Tensor | None = None, **common: Unpack[Common]
+    mdp: MDP | Simulator,
+    *,
+    alpha: Rate = 0.1,
+    critic: Rate = 0.1,
+    logits: Tensor | None = None,
+    **common: Unpack[Common],
 ) -> Learned:
     """One-step actor-critic, Sutton & Barto (2018), section 13.5.
 

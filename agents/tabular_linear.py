@@ -1,4 +1,4 @@
-r"""Linear function approximation: semi-gradient TD(0) and SARSA, and tile coding. Sutton & Barto (2018), chapters 9, 10.
+r"""Linear values: semi-gradient TD(0) and SARSA, and tile coding. Sutton & Barto (2018), chapters 9 and 10.
 
     Q(s, a) = w_a . x(s),      w_a += alpha (r + gamma Q(s', a') - Q(s, a)) x(s)
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class TileCoding:
         """(*, tilings) indices of the tiles that hold points (*, d); points outside are moved to the edge."""
         if points.shape[-1] != len(self.low):
             raise ValueError(f"points must have {len(self.low)} coordinates, got shape {tuple(points.shape)}")
-        like = {"dtype": points.dtype, "device": points.device}
+        like: dict[str, Any] = {"dtype": points.dtype, "device": points.device}
         low, high = torch.tensor(self.low, **like), torch.tensor(self.high, **like)
         scaled = ((points - low) / (high - low)).clamp(0, 1) * self.bins
         grid = torch.arange(self.tilings, **like)[:, None]

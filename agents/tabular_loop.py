@@ -162,7 +162,9 @@ class Loop:
         value = self.initial if value is None else value
         if isinstance(value, Tensor):
             if value.shape not in (shape, shape[1:]):
-                raise ValueError(f"initial must be a number or have shape {shape[1:]} or {shape}, got {tuple(value.shape)}")
+                raise ValueError(
+                    f"initial must be a number or have shape {shape[1:]} or {shape}, got {tuple(value.shape)}"
+                )
             table = value.to(device=self.device, dtype=self.dtype).expand(shape).clone()
         else:
             table = torch.full(shape, float(value), dtype=self.dtype, device=self.device)
@@ -200,8 +202,9 @@ class Loop:
     def run(self, learner: Learner) -> Learned:
         """All episodes of all agents."""
         N, E = self.agents, self.episodes
-        whole = {"dtype": torch.int64, "device": self.device}
-        returns = torch.zeros(N, E + 1, dtype=self.dtype, device=self.device)  # a spare column for those who are through
+        whole: dict[str, Any] = {"dtype": torch.int64, "device": self.device}
+        # a spare column for those who are through
+        returns = torch.zeros(N, E + 1, dtype=self.dtype, device=self.device)
         lengths = torch.zeros(N, E + 1, **whole)
         history = torch.zeros(N, E, self.states, dtype=self.dtype, device=self.device) if self.keep else None
         state = self.simulator.first(self.uniform(1)[0])
@@ -267,6 +270,5 @@ def decay(start: float, end: float, over: int) -> Callable[[Tensor], Tensor]:
 
 
 def harmonic(power: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """The schedule 1 / n^power of the n-th update: for power in (1/2, 1] Q-learning converges. Even-Dar & Mansour (2003)."""
+    """The schedule 1 / n^power of the n-th update; Q-learning converges for (1/2, 1]. Even-Dar & Mansour (2003)."""
     return lambda count: (count + 1) ** -power
-

@@ -1,16 +1,16 @@
 r"""Planning in a learned model, and what a learned policy is truly worth.
 
 Agents count what follows each pair, plan in the model of maximum likelihood, and act greedily in it (certainty
-equivalence). With a bonus the model pays r + c / sqrt(n(s, a)), which makes it optimistic about what it has seen little of:
-MBIE-EB, Strehl & Littman (2008). The policy's value in the true MDP is exact, so its gap to V* is the price of the model's
-errors, and the model's own opinion of its policy can be held against both. Shapes: N agents, S states, A actions.
+equivalence). With a bonus the model pays r + c / sqrt(n(s, a)), which makes it optimistic about what it has seen little
+of: MBIE-EB, Strehl & Littman (2008). The policy's value in the true MDP is exact, so its gap to V* is the price of the
+model's errors, and the model's own opinion of its policy can be held against both. Shapes: N agents, S states, A actions.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Counting:
         self.every, self.sweeps = integer("every", every), integer("sweeps", sweeps)
         self.Q = loop.new_table()
         pairs = loop.agents * loop.states * loop.actions
-        like = {"dtype": loop.dtype, "device": loop.device}
+        like: dict[str, Any] = {"dtype": loop.dtype, "device": loop.device}
         self.following = torch.zeros(pairs, loop.states, **like)
         self.count, self.total = torch.zeros(pairs, **like), torch.zeros(pairs, **like)
         self.tick = 0
@@ -121,7 +121,9 @@ def model_learning(
     """
     loop = Loop(mdp, **common)
     if bonus and loop.gamma >= 1:
-        raise ValueError(f"a bonus needs gamma < 1, since optimism about the untried would be without end, got gamma={loop.gamma}")
+        raise ValueError(
+            f"a bonus needs gamma < 1, since optimism about the untried would be without end, got gamma={loop.gamma}"
+        )
     learner = Counting(loop, bonus, epsilon, every, sweeps)
     run = loop.run(learner)
     P, R = learner.estimates()
@@ -151,8 +153,8 @@ def exact_values(mdp: MDP, policies: Tensor, *, horizon: int | None = None) -> T
 
     Args:
         policies: (N, S) actions or (N, S, A) probabilities.
-        horizon: count the rewards of so many steps alone, by repeated squaring; needed where gamma is 1 and a policy may
-            never end.
+        horizon: count the rewards of so many steps alone, by repeated squaring; needed where gamma is 1 and a policy
+            may never end.
 
     Raises:
         ValueError: where gamma is 1, there is no horizon and a policy never ends.
@@ -208,7 +210,7 @@ def _values(kernel: Tensor, pay: Tensor, horizon: int | None) -> Tensor:
 
 
 def value_gap(mdp: MDP, policies: Tensor, *, horizon: int | None = None) -> Tensor:
-    """(N,) what each policy loses against the best one, from the MDP's first states. Arguments of :func:`exact_values`."""
+    """(N,) what each policy loses against the best one, from the first states. Arguments of :func:`exact_values`."""
     start = Loop(mdp).simulator.start
     gap: Tensor = (solve(mdp).V * start).sum() - exact_values(mdp, policies, horizon=horizon) @ start
     return gap

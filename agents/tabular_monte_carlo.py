@@ -1,7 +1,7 @@
 r"""Monte-Carlo prediction and control: values as averages of returns. Sutton & Barto (2018), chapter 5.
 
-A return G of behaviour b counts for a policy pi with the weight rho = prod pi(a|s) / b(a|s) over the steps that made it:
-ordinary importance sampling divides sum rho G by the number of visits (unbiased), weighted by sum rho (less variance).
+A return G of behaviour b counts for a policy pi with the weight rho = prod pi(a|s) / b(a|s) over its steps: ordinary
+importance sampling divides sum rho G by the number of visits (unbiased), weighted by sum rho (less variance).
 What a time limit cuts off is replaced by the value so far of the state reached. Shapes: N agents, T steps.
 """
 

@@ -3,7 +3,7 @@ r"""n-step SARSA and tree backup. Sutton & Barto (2018), chapter 7.
     SARSA        G_t = r_t + gamma r_{t+1} + .. + gamma^(n-1) r_{t+n-1} + gamma^n Q(s_{t+n}, a_{t+n})
     tree backup  G_t = r_t + gamma sum_{a != a_{t+1}} pi(a|s_{t+1}) Q(s_{t+1}, a) + gamma pi(a_{t+1}|s_{t+1}) G_{t+1}
 
-(Precup, Sutton & Singh, 2000), pi greedy. Pairs learn n - 1 steps later, so that at the end of an episode an agent waits
+(Precup, Sutton & Singh, 2000), pi greedy. Pairs learn n - 1 steps later, so at the end of an episode an agent waits
 while its last n - 1 pairs learn. What is pending is a window of n columns, in which column tick mod n is the newest.
 """
 

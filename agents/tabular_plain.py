@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ def run_plain(loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float)
     bar = progress_bar(N * E) if loop.progress else None
     first_table = loop.new_table().view(N, loop.states, loop.actions)
     for n in range(N):
-        agent = _Agent(loop, target, first_table[n], _per_visit(loop, alpha, n), bonus, choices, random.Random(seeds[n]))
+        agent = _Agent(
+            loop, target, first_table[n], _per_visit(loop, alpha, n), bonus, choices, random.Random(seeds[n])
+        )
         total, length, history = agent.run(outcomes, starts, epsilons[n], E, bar)
         tables.append(agent.result())
         returns.append(total)
@@ -38,7 +41,7 @@ def run_plain(loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float)
         kept.append(history)
     if bar is not None:
         bar.close()
-    like = {"dtype": loop.dtype, "device": loop.device}
+    like: dict[str, Any] = {"dtype": loop.dtype, "device": loop.device}
     table = torch.tensor(tables, **like).view(-1, loop.actions)
     history_all = torch.tensor(kept, **like) if loop.keep else None
     return loop.learned(

@@ -159,7 +159,7 @@ class Simulator:
 
     def step(self, state: Tensor, action: Tensor, uniform: Tensor) -> Step:
         """One step of n environments, for uniform numbers (n,) in [0, 1)."""
-        S, A, K = self.prob.shape
+        _, A, K = self.prob.shape
         row = state * A + action
         lookup: Tensor = self._lookup  # type: ignore[attr-defined]
         if K > _WIDE:
@@ -173,9 +173,7 @@ class Simulator:
         return Step(*(t.flatten().index_select(0, at) for t in (self.next, self.reward, self.ended)))
 
 
-def sample_step(
-    mdp: MDP | Simulator, state: Tensor, action: Tensor, generator: torch.Generator | None = None
-) -> Step:
+def sample_step(mdp: MDP | Simulator, state: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Step:
     """One step of n environments: where each goes, what it is paid (R(s, a) for an MDP), whether it has ended.
 
     Args:
