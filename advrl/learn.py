@@ -226,8 +226,8 @@ def _table(
     lines = "\n".join(f"  {name:<34}{value}" for name, value in rows)
     return (
         f"{options.learner} on {options.problem}: {mdp.num_states} states, {mdp.num_actions} actions, gamma "
-        f"{float(mdp.discount):g}\n{options.agents:,} agents, {options.episodes:,} episodes each; {found.steps:,} steps "
-        f"in {seconds:.1f} s\n\n{lines}\n\nMeans over agents ± standard error; returns are discounted.{limit}"
+        f"{float(mdp.discount):g}\n{options.agents:,} agents, {options.episodes:,} episodes each; {found.steps:,} "
+        f"steps in {seconds:.1f} s\n\n{lines}\n\nMeans over agents ± standard error; returns are discounted.{limit}"
     )
 
 

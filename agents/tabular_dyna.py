@@ -3,8 +3,8 @@ r"""Learning with a model of what happened last. Sutton & Barto (2018), chapter 
 After each step an agent learns from k remembered ones as if they happened again. Dyna-Q (Sutton, 1990) draws them at
 random: a state seen before, an action tried there. Dyna-Q+ adds kappa sqrt(tau) to the reward of a pair not tried for
 tau steps, and imagines that actions never tried lead nowhere. Prioritised sweeping (Moore & Atkeson, 1993; Peng &
-Williams, 1993) takes the pair that would change most, then those that lead to it. The model holds the last outcome of a pair, which
-is right for deterministic problems; for others see :func:`advrl.agents.model_learning`.
+Williams, 1993) takes the pair that would change most, then those that lead to it. The model holds the last
+outcome of a pair, which is right for deterministic problems; for others see :func:`advrl.agents.model_learning`.
 """
 
 from __future__ import annotations

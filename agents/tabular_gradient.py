@@ -29,8 +29,8 @@ def reinforce(
     r"""REINFORCE: logits += alpha times the mean over B episodes of sum_t gamma^t (G_t - b_t) grad log pi(a_t|s_t).
 
     The baseline is the mean of the other episodes' gamma^t G_t (leave-one-out), which keeps the gradient unbiased;
-    with one episode to a gradient there is none. What a time limit cuts off counts 0: the gradient is that of the return
-    within it.
+    with one episode to a gradient there is none. What a time limit cuts off counts 0: the gradient is that of the
+    return within it.
 
     Args:
         alpha: step size: a number, one for each agent (N,), or a schedule of episodes done.

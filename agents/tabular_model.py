@@ -3,7 +3,8 @@ r"""Planning in a learned model, and what a learned policy is truly worth.
 Agents count what follows each pair, plan in the model of maximum likelihood, and act greedily in it (certainty
 equivalence). With a bonus the model pays r + c / sqrt(n(s, a)), which makes it optimistic about what it has seen little
 of: MBIE-EB, Strehl & Littman (2008). The policy's value in the true MDP is exact, so its gap to V* is the price of the
-model's errors, and the model's own opinion of its policy can be held against both. Shapes: N agents, S states, A actions.
+model's errors, and the model's own opinion of its policy can be held against both. Shapes: N agents, S states, A
+actions.
 """
 
 from __future__ import annotations

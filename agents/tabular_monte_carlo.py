@@ -85,8 +85,8 @@ def mc_prediction(
     if bool(uncovered.any()):
         s, a = uncovered.nonzero()[0].tolist()
         raise ValueError(
-            f"behaviour never takes action {mdp.action(a)} in state {mdp.state(s)}, which the policy takes: its returns "
-            "say nothing about that"
+            f"behaviour never takes action {mdp.action(a)} in state {mdp.state(s)}, which the policy takes: its "
+            "returns say nothing about that"
         )
     if alpha is not None and behaviour is not None:
         raise ValueError("a step size serves on-policy prediction: leave out alpha, or behaviour")
