@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare|solve``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare|solve|learn``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -111,6 +111,7 @@ def _main(argv: list[str]) -> int:
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
         "solve": _solve,
+        "learn": _learn,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -288,6 +289,12 @@ def _solve(argv: list[str]) -> int:
     return run(_parse(Solve, argv, "solve"))
 
 
+def _learn(argv: list[str]) -> int:
+    from advrl.learn import Learn, run
+
+    return run(_parse(Learn, argv, "learn"))
+
+
 def _overview() -> str:
     from advrl.recipes import RECIPES
 
@@ -302,6 +309,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl plot RUN...                curves of runs, seeds and experiments over each other
   advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
   advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
+  advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
 
 Start with:  advrl train digits
 Every command explains itself with --help."""

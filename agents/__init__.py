@@ -12,20 +12,57 @@ else:
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.report import Report
+    from advrl.agents.tabular_control import double_q_learning, expected_sarsa, q_learning, sarsa
+    from advrl.agents.tabular_dyna import dyna_q, prioritized_sweeping
+    from advrl.agents.tabular_gradient import actor_critic, reinforce
+    from advrl.agents.tabular_linear import LearnedLinear, TileCoding, linear_sarsa, linear_td
+    from advrl.agents.tabular_loop import Common, Learned, decay, harmonic
+    from advrl.agents.tabular_model import LearnedModel, exact_values, model_learning, value_gap
+    from advrl.agents.tabular_monte_carlo import mc_control, mc_prediction
+    from advrl.agents.tabular_nstep import n_step_sarsa, tree_backup
+    from advrl.agents.tabular_prediction import td_prediction
+    from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
 
     __all__ = [
         "AdversarialTrainer",
         "CheckpointError",
+        "Common",
         "DivergedError",
         "Evaluator",
         "Every",
         "Interrupted",
+        "Learned",
+        "LearnedLinear",
+        "LearnedModel",
         "ModeEvaluator",
         "ModeReport",
         "Report",
+        "TileCoding",
         "Trainer",
         "WriteError",
+        "actor_critic",
+        "decay",
+        "double_q_learning",
+        "dyna_q",
+        "exact_values",
+        "expected_sarsa",
         "fit",
+        "harmonic",
+        "linear_sarsa",
+        "linear_td",
         "load_checkpoint",
+        "mc_control",
+        "mc_prediction",
+        "model_learning",
+        "n_step_sarsa",
+        "prioritized_sweeping",
+        "q_lambda",
+        "q_learning",
+        "reinforce",
+        "sarsa",
+        "sarsa_lambda",
         "save_checkpoint",
+        "td_prediction",
+        "tree_backup",
+        "value_gap",
     ]

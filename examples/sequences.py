@@ -38,9 +38,8 @@ tree = LayeredTree(LETTERS, LENGTH, reward)
 
 # 1. The best word and its value, by backward induction: V(prefix) = max over the next letter of V(longer prefix).
 best = tree.optimal()
-print(
-    f"best word {best.best().tolist()}, value {best.value:.3f}; a random word is worth {tree.expected_reward(policy):.3f}"
-)
+print(f"best word {best.best().tolist()}, value {best.value:.3f}")
+print(f"a random word is worth {tree.expected_reward(policy):.3f}")
 
 # 2. What is each letter worth after the prefix 0, if the policy goes on? Exactly, and by roll-outs as in SeqGAN.
 Q = tree.evaluate(policy).Q(1)[0].detach()

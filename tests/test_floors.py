@@ -16,7 +16,7 @@ FLOORS = [
     {"envs"},
     {"agents"},
     {"lab"},
-    {"recipes", "solve"},
+    {"learn", "recipes", "solve"},
     {"__init__", "__main__", "cli"},
 ]
 BESIDE = {
@@ -31,7 +31,7 @@ BESIDE = {
     ("recipes", "__init__"),
     ("lab", "__init__"),
 }
-LAZY = {"__init__", "cli", "recipes", "lab"}  # here an import inside a function may go anywhere
+LAZY = {"__init__", "cli", "learn", "recipes", "lab"}  # here an import inside a function may go anywhere
 HEIGHT = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 GYMNASIUM = HEIGHT["envs"]  # the lowest floor that may import it
 HEAVY = {

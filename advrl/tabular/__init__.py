@@ -45,6 +45,7 @@ from advrl.tabular.render import (
     render_solution,
     render_values,
 )
+from advrl.tabular.simulate import Simulator, Step, Trajectories, sample_step, sample_trajectories
 from advrl.tabular.solution import Solution, greedy, q_from_v
 from advrl.tabular.transitions import Successors
 from advrl.tabular.tree import LayeredTree, TreeValues
@@ -54,8 +55,11 @@ __all__ = [
     "Evaluation",
     "LayeredTree",
     "Plan",
+    "Simulator",
     "Solution",
+    "Step",
     "Successors",
+    "Trajectories",
     "TreeValues",
     "assert_policy_optimal",
     "backward_induction",
@@ -87,6 +91,8 @@ __all__ = [
     "render_policy",
     "render_solution",
     "render_values",
+    "sample_step",
+    "sample_trajectories",
     "soft_value_iteration",
     "solve",
     "stationary_distribution",
