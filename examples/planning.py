@@ -1,4 +1,4 @@
-"""Lesson: what is a state worth? Evaluation by hand and by machine, then value and policy iteration side by side.
+"""Lesson: what is a state worth? Policy evaluation by hand and by machine, then two ways to the best policy.
 
     python examples/planning.py
 

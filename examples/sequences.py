@@ -38,8 +38,7 @@ tree = LayeredTree(LETTERS, LENGTH, reward)
 
 # 1. The best word and its value, by backward induction: V(prefix) = max over the next letter of V(longer prefix).
 best = tree.optimal()
-print(f"best word {best.best().tolist()}, value {best.value:.3f}")
-print(f"a random word is worth {tree.expected_reward(policy):.3f}")
+print(f"best word {best.best().tolist()}, value {best.value:.3f}; a random one: {tree.expected_reward(policy):.3f}")
 
 # 2. What is each letter worth after the prefix 0, if the policy goes on? Exactly, and by roll-outs as in SeqGAN.
 Q = tree.evaluate(policy).Q(1)[0].detach()
@@ -64,10 +63,10 @@ for step in range(101):
 # 5. Now nobody pays: a discriminator does, always the best there is, and the words are to look like the data.
 data = (reward(tree.prefixes(LENGTH)) * 1.5).softmax(0)
 first.data.zero_(), theta.data.zero_()
-for step in range(201):
+for step in range(41):
     law = tree.occupancy(policy)[-1].detach()
     game = LayeredTree(LETTERS, LENGTH, non_saturating.reward(optimal_logit(data, law)))
     for parameter, gradient in zip((first, theta), game.gradient(policy, [first, theta]), strict=True):
         parameter.data += gradient
-    if step % 50 == 0:
-        print(f"GAN step {step:3d}: Jensen-Shannon divergence to the data {float(jensen_shannon(data, law)):.4f}")
+    if step % 8 == 0:
+        print(f"GAN step {step:2d}: Jensen-Shannon divergence to the data {jensen_shannon(data, law):.1e}")

@@ -185,6 +185,25 @@ def test_soft_policy_draws_in_proportion_to_the_exponential_reward():
     close(law, (reward(tree.prefixes(T)) / 0.5).softmax(0))
 
 
+def test_trees_live_on_a_device(device):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(V, generator=generator, dtype=torch.float64)
+    results = []
+    for where in (torch.device("cpu"), device):
+        tree, theta = LayeredTree(V, T, reward, eos=1, device=where), logits.to(where).clone().requires_grad_()
+        policy = lambda prefix, theta=theta: theta.expand(len(prefix), V)  # noqa: E731
+        found = (
+            tree.optimal().value,
+            tree.soft(0.5).value,
+            *tree.gradient(policy, [theta]),
+            tree.occupancy(policy)[-1],
+        )
+        assert all(value.device.type == where.type for value in found)
+        results.append([value.detach().cpu() for value in found])
+    for pair in zip(*results, strict=True):
+        close(*pair)
+
+
 def test_a_table_of_rewards():
     tree = LayeredTree(V, T, reward)
     leaves = reward(tree.prefixes(T))
