@@ -130,7 +130,7 @@ def curves(returns: Tensor, best: float, path: Path, *, title: str) -> Path:
         axis.set_ylim(bottom - 0.15 * room, top + 0.08 * room)
         axis.set_xlabel("episode")
         axis.set_title(f"{title}: return of an episode, discounted")
-        axis.legend()
+        figure.legend(loc="outside lower center", ncols=3)
         return save_figure(figure, path)
 
 

@@ -34,7 +34,9 @@ from advrl.agents import (
     tree_backup,
     value_gap,
 )
-from advrl.agents.tabular_loop import Loop
+from advrl.agents.tabular_loop import Loop, Transition
+from advrl.agents.tabular_nstep import NStepSarsa
+from advrl.agents.tabular_traces import Traces
 from advrl.tabular import (
     MDP,
     Simulator,
@@ -399,6 +401,26 @@ def test_few_agents_learn_as_many_do(learner, monkeypatch):
     assert_unbiased(a - b, torch.zeros(a.shape[1]).double())  # independent agents, in any order
 
 
+@pytest.mark.parametrize("make", [
+    lambda loop: tabular_control.OneStep(loop, "sarsa", 0.5, 1.0),
+    lambda loop: Traces(loop, 0.9, "replacing", 0.5, 1.0, watkins=False),
+    lambda loop: NStepSarsa(loop, 2, 0.5, 1.0),
+])  # fmt: skip
+def test_sarsa_does_what_it_learned_from(make):
+    """The action of the target is the next one taken, unless the episode is over."""
+    loop = Loop(gridworld(ROOM, 0.9), agents=200)
+    learner = make(loop)
+    state, still = torch.zeros(200, dtype=torch.int64), torch.zeros(200, dtype=torch.bool)
+    done = torch.arange(200) >= 100
+    action = learner.act(state)
+    reward = torch.zeros(200, dtype=torch.float64)
+    learner.update(Transition(state, action, reward, state + 1, still, done, ~still))
+    target = learner.stored
+    taken = learner.act(torch.where(done, state, state + 1))
+    assert torch.equal(taken[:100], target[:100])
+    assert not torch.equal(taken[100:], target[100:])
+
+
 def test_a_seed_is_a_run_and_a_bonus_explores():
     mdp = gridworld(ROOM, 0.9)
     one, two, other = (q_learning(mdp, agents=3, episodes=10, seed=s) for s in (1, 1, 2))
@@ -595,7 +617,8 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     assert "60 of 60" in text
     assert picture.stat().st_size > 10_000
     assert (
-        cli.main(["learn", "actor-critic", "FrozenLake-v1", "--gamma", "0.9", "--episodes", "10", "--agents", "1"]) == 0
+        cli.main([*["learn", "actor-critic", "FrozenLake-v1", "--gamma", "0.9", "--episodes", "10"], "--agents", "1"])
+        == 0
     )
     assert "0.0689" in capsys.readouterr().out
 
