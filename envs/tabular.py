@@ -91,7 +91,7 @@ class TabularEnv(gym.Env[np.int64, np.int64]):
             t.cpu().numpy()
             for t in (dynamics.next, dynamics.edges, dynamics.reward, dynamics.over, dynamics.allowed, dynamics.start)
         )
-        self.shape = mdp.shape
+        self.shape, self.action_labels = mdp.shape, mdp.action_labels  # found by from_gymnasium
         self.observation_space = gym.spaces.Discrete(mdp.num_states)
         self.action_space = gym.spaces.Discrete(mdp.num_actions)
         self.state = 0

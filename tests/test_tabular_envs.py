@@ -36,7 +36,7 @@ def test_there_and_back(make):
     close(solve(back).V, solve(mdp).V)
     close(solve(back).Q, solve(mdp).Q)
     close(back.p0, Dynamics(mdp).start)
-    assert back.shape == mdp.shape
+    assert back.shape == mdp.shape and back.action_labels == (mdp.action_labels and tuple(mdp.action_labels))
 
 
 @problems

@@ -75,6 +75,9 @@ def _grid(env: Any, states: int) -> tuple[int, int] | None:
 
 
 def _action_labels(env: Any, actions: int) -> tuple[str, ...] | None:
+    own = getattr(env, "action_labels", None)
+    if own is not None and len(own) == actions:
+        return tuple(own)
     name = type(env).__name__
     known = {
         "FrozenLakeEnv": ("left", "down", "right", "up"),
