@@ -215,7 +215,7 @@ def _table(
     rows = [
         ("V* of the start", f"{best:.4f}"),
         ("greedy policy, exact value" if found.Q is not None else "policy, exact value", _mean(achieved)),
-        ("  the best and the worst agent", f"{float(achieved.max()):.4f} and {float(achieved.min()):.4f}"),
+        ("  best, median and worst agent", _spread(achieved)),
         ("  agents without loss", f"{optimal:,} of {len(achieved):,}"),
     ]
     if believed is not None:
@@ -229,6 +229,10 @@ def _table(
         f"{float(mdp.discount):g}\n{options.agents:,} agents, {options.episodes:,} episodes each; {found.steps:,} "
         f"steps in {seconds:.1f} s\n\n{lines}\n\nMeans over agents ± standard error; returns are discounted.{limit}"
     )
+
+
+def _spread(values: Tensor) -> str:
+    return ", ".join(f"{float(v):.4f}" for v in (values.max(), values.median(), values.min()))
 
 
 def _mean(values: Tensor) -> str:

@@ -110,7 +110,6 @@ class OneStep:
         elif self.target == "sarsa":
             self.stored = self.greedy.pick(following, t.next)
             self.fresh = t.done
-            self.fresh = t.done
             T = following.gather(1, self.stored[:, None]).squeeze(1)
         else:
             self._double(t, at)

@@ -137,7 +137,7 @@ def linear_sarsa(
     mdp: MDP | Simulator, features: Tensor, *, size: int | None = None, alpha: Rate = 0.1, epsilon: Rate = 0.1,
     **common: Unpack[Common],
 ) -> LearnedLinear:  # fmt: skip
-    """Semi-gradient SARSA with linear action values.
+    """Semi-gradient SARSA with linear action values; those of terminal states, which are never used, mean nothing.
 
     Args:
         features: (S, F) numbers, or (S, K) integers: indices of the features that are 1, as :class:`TileCoding` gives.

@@ -57,7 +57,7 @@ class Window:
         Q, at = self.Q.view(-1), self.pair[:, column]
         error = self.alpha(self.loop.finished) * (target - Q.index_select(0, at))
         Q.index_add_(0, at, error.masked_fill(~self.pending[:, column], 0.0))
-        self.pending[:, column] = False
+        self.pending[:, column].fill_(False)
 
 
 class NStepSarsa(Window):
@@ -80,7 +80,7 @@ class NStepSarsa(Window):
         self.stored = self.greedy.pick(following, t.next)
         self.fresh = torch.where(t.moving, t.done, self.fresh)
         T = self.loop.gamma * following.gather(1, self.stored[:, None]).squeeze(1)
-        self.G[:, newest] = 0.0
+        self.G[:, newest].zero_()
         gain = t.reward.masked_fill(~t.moving, 0.0) + T.masked_fill(~t.done | t.ended, 0.0)
         since = self.powers.flip(0).roll(newest + 1)  # the newest column is undiscounted, each older one once more
         self.G += gain[:, None] * since

@@ -58,8 +58,8 @@ class _Agent:
     ) -> None:  # fmt: skip
         self.target, self.bonus, self.gamma, self.rng, self.choices = target, bonus, loop.gamma, rng, choices
         self.limit, self.keep, self.alpha = loop.max_steps, loop.keep, alpha
-        closed = loop._closed(table[None].expand(loop.agents, -1, -1).reshape(-1, loop.actions))[0]
-        self.Q: list[list[float]] = closed.tolist()  # -inf where not feasible, so that max passes it by
+        # -inf where not feasible, so that max passes it by
+        self.Q: list[list[float]] = table.masked_fill(~loop.allowed, -torch.inf).tolist()
         self.other: list[list[float]] = [list(row) for row in self.Q]
         self.count = [[0] * loop.actions for _ in self.Q]
 

@@ -34,8 +34,12 @@ from advrl.agents import (
     tree_backup,
     value_gap,
 )
+from advrl.agents.tabular_dyna import Dyna, Sweeping
+from advrl.agents.tabular_gradient import ActorCritic
+from advrl.agents.tabular_linear import Linear
 from advrl.agents.tabular_loop import Loop, Transition
-from advrl.agents.tabular_nstep import NStepSarsa
+from advrl.agents.tabular_model import Counting
+from advrl.agents.tabular_nstep import NStepSarsa, TreeBackup
 from advrl.agents.tabular_traces import Traces
 from advrl.tabular import (
     MDP,
@@ -51,6 +55,7 @@ from advrl.tabular import (
 )
 from advrl.tabular.problems import cliff, gambler, garnet, gridworld, random_mdp, random_walk
 from tests.statistics import assert_unbiased
+from tests.test_devices import NoWaiting
 
 ROOM = "S..\n.#.\n..G"
 
@@ -401,6 +406,36 @@ def test_few_agents_learn_as_many_do(learner, monkeypatch):
     assert_unbiased(a - b, torch.zeros(a.shape[1]).double())  # independent agents, in any order
 
 
+INSIDE = {
+    **{name: lambda loop, name=name: tabular_control.OneStep(loop, name, 0.5, 0.1) for name in
+       ("max", "sarsa", "expected", "double")},
+    "traces": lambda loop: Traces(loop, 0.9, "dutch", 0.5, 0.1, watkins=False),
+    "q(lambda)": lambda loop: Traces(loop, 0.9, "replacing", 0.5, 0.1, watkins=True),
+    "n steps": lambda loop: NStepSarsa(loop, 3, 0.5, 0.1),
+    "tree backup": lambda loop: TreeBackup(loop, 3, 0.5, 0.1),
+    "dyna": lambda loop: Dyna(loop, 0.5, 0.1, 2, 0.01),
+    "sweeping": lambda loop: Sweeping(loop, 0.5, 0.1, 2, 0.0),
+    "counting": lambda loop: Counting(loop, 0.1, 0.1, 2, 2),
+    "linear": lambda loop: Linear(loop, torch.eye(9), None, 0.5, 0.1),
+    "actor-critic": lambda loop: ActorCritic(loop, 0.5, 0.5, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", INSIDE.values(), ids=INSIDE)
+def test_a_step_of_all_agents_reads_no_value(make):
+    """A GPU is waited for only where the loop looks whether all have finished."""
+    loop = Loop(gridworld(ROOM, 0.9, slip=0.2), agents=6)
+    learner = make(loop)
+    state = loop.simulator.first(loop.uniform(1)[0])
+    moving = torch.ones(6, dtype=torch.bool)
+    with NoWaiting():
+        for _ in range(4):
+            action = learner.act(state)
+            following, reward, ended = loop.simulator.step(state, action, loop.uniform(1)[0])
+            learner.update(Transition(state, action, reward, following, ended, ended, moving))
+            state = following.masked_fill(ended, 0)
+
+
 @pytest.mark.parametrize("make", [
     lambda loop: tabular_control.OneStep(loop, "sarsa", 0.5, 1.0),
     lambda loop: Traces(loop, 0.9, "replacing", 0.5, 1.0, watkins=False),
@@ -616,10 +651,8 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     assert "V* of the start                   -13.0000" in text
     assert "60 of 60" in text
     assert picture.stat().st_size > 10_000
-    assert (
-        cli.main([*["learn", "actor-critic", "FrozenLake-v1", "--gamma", "0.9", "--episodes", "10"], "--agents", "1"])
-        == 0
-    )
+    one = ["--gamma", "0.9", "--episodes", "10", "--agents", "1"]
+    assert cli.main(["learn", "actor-critic", "FrozenLake-v1", *one]) == 0
     assert "0.0689" in capsys.readouterr().out
 
 

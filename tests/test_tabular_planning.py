@@ -360,3 +360,14 @@ def test_undiscounted_bounds_where_every_policy_ends():
     truth = policy_iteration(mdp, tol=0).V
     found = value_iteration(mdp)
     assert found.lower is not None and (found.lower <= truth + 1e-12).all() and (truth <= found.upper + 1e-12).all()
+
+
+def test_a_policy_that_all_but_never_ends():
+    """The cliff where a tenth of the actions are random: the worst policy takes some 1e16 steps, the best ends soon."""
+    mdp = cliff().dense()
+    P, R = (0.9 * t + 0.1 * t.mean(1, keepdim=True) for t in (mdp.P, mdp.R))
+    soft = MDP(P, R, 1.0, terminal=mdp.terminal)
+    for plan in (policy_iteration, value_iteration, modified_policy_iteration):
+        found = plan(soft)
+        close(found.V[36], -20.71, 6e-3)
+        assert found.lower is None and found.reason

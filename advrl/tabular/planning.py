@@ -290,8 +290,11 @@ def prepare_undiscounted(mdp: MDP) -> Tensor | None:
     return _longest(mdp) if everywhere else None
 
 
-def _longest(mdp: MDP) -> Tensor:
-    """(*b, S) the greatest expected number of steps over all policies, which all end, in float64."""
+def _longest(mdp: MDP) -> Tensor | None:
+    """(*b, S) the greatest expected number of steps over all policies, which all end, in float64.
+
+    ``None`` if that is more than float64 can tell from never.
+    """
     counting = object.__new__(MDP)
     for name in ("P", "terminal", "stop", "p0", "mask", "state_labels", "action_labels", "shape"):
         object.__setattr__(counting, name, getattr(mdp, name))
@@ -300,7 +303,12 @@ def _longest(mdp: MDP) -> Tensor:
     object.__setattr__(counting, "gamma", 1.0)
     policy = _start(mdp)
     for _ in range(1000):
-        steps = expected_steps(under_policy(counting, policy))
+        try:
+            steps = expected_steps(under_policy(counting, policy))
+        except torch.linalg.LinAlgError:
+            return None
+        if not bool((steps < 1e12).all()):
+            return None
         Q = q_from_v(counting, steps.to(mdp.dtype))
         best, first = Q.max(-1)
         better = best > Q.gather(-1, policy[..., None]).squeeze(-1) * (1 + 1e-9)

@@ -131,7 +131,7 @@ def bounds_after(mdp: MDP, V: Tensor, TV: Tensor, steps: Tensor | None = None) -
         lower = near + steps * low.clamp(max=0)[..., None]
         upper = near + steps * high.clamp(min=0)[..., None]
     else:
-        return Bounds(None, None, "gamma is 1 and some policy never ends")
+        return Bounds(None, None, "gamma is 1 and some policy never ends, or all but never")
     # widen by what storing the bounds in the MDP's dtype rounds off
     eps = torch.finfo(mdp.dtype).eps
     lower, upper = lower - eps * lower.abs(), upper + eps * upper.abs()
