@@ -305,7 +305,7 @@ def _longest(mdp: MDP) -> Tensor | None:
     for _ in range(1000):
         try:
             steps = expected_steps(under_policy(counting, policy))
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return None
         if not bool((steps < 1e12).all()):
             return None
