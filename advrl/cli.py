@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare|solve|learn``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|solve|learn``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -110,6 +110,7 @@ def _main(argv: list[str]) -> int:
         "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
+        "bench": _bench,
         "solve": _solve,
         "learn": _learn,
     }
@@ -283,6 +284,28 @@ standard error beside the closed form, evaluations of the cost and time. Prints 
   advrl compare tucker --t 0.499 --samples 2,8,32"""
 
 
+def _bench(argv: list[str]) -> int:
+    from advrl.lab.benches import BENCHES, bench
+    from advrl.recipes.run import next_folder
+
+    if not argv or argv[0] in ("-h", "--help"):
+        names = "\n".join(f"  {name:<12} {about}" for name, (_, about) in BENCHES.items())
+        print(f"{_BENCH}\n\nstudies\n{names}")
+        return 0 if argv else 2
+    name = argv[0]
+    if name not in BENCHES:
+        return _fail(f"unknown study {name!r}{_meant(name, BENCHES)} (one of: {', '.join(BENCHES)})")
+    study = bench(name)
+    study.run(_parse(study.Options, argv[1:], f"bench {name}"), lambda: next_folder(f"bench-{name}"))
+    return 0
+
+
+_BENCH = """\
+usage: advrl bench STUDY [options]      (each explains its options: advrl bench STUDY --help)
+
+Trains and scores several methods on one task over seeds; prints a table, writes it as CSV, and draws it."""
+
+
 def _solve(argv: list[str]) -> int:
     from advrl.solve import Solve, run
 
@@ -308,6 +331,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl evaluate RUN               judge it against real data that it never saw
   advrl plot RUN...                curves of runs, seeds and experiments over each other
   advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
+  advrl bench STUDY                methods side by side over seeds: a table and figures
   advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
   advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
 
