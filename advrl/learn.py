@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import time
@@ -75,6 +74,7 @@ def run(options: Learn) -> int:
 
     from advrl.agents import exact_values
     from advrl.device import resolve_device
+    from advrl.solve import load
     from advrl.tabular import solve
 
     learners = _learners()
@@ -132,37 +132,6 @@ def curves(returns: Tensor, best: float, path: Path, *, title: str) -> Path:
         axis.set_title(f"{title}: return of an episode, discounted")
         figure.legend(loc="outside lower center", ncols=3)
         return save_figure(figure, path)
-
-
-def load(options: Any) -> MDP:
-    """The problem by its name, with ``gamma``, ``map`` and ``slippery``."""
-    from advrl.tabular.problems import PROBLEMS
-
-    name: str = options.problem
-    given = {"gamma": options.gamma, "slippery": options.slippery, "map": options.map}
-    given = {option: value for option, value in given.items() if value is not None}
-    if name in PROBLEMS:
-        for option in given.keys() - inspect.signature(PROBLEMS[name]).parameters.keys():
-            raise ValueError(f"{name} takes no --{option}")
-        return PROBLEMS[name](**given)
-    import gymnasium as gym
-
-    from advrl.tabular import from_gymnasium
-
-    if name not in gym.registry:
-        close = difflib.get_close_matches(name.lower(), {k.lower() for k in (*PROBLEMS, *gym.registry)}, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown problem {name!r}{meant} (one of: {', '.join(PROBLEMS)}, or a Gymnasium environment)")
-    renamed = {"map": "map_name", "slippery": "is_slippery"}
-    settings = {renamed[option]: value for option, value in given.items() if option in renamed}
-    try:
-        env = gym.make(name, **settings)
-    except (TypeError, KeyError, gym.error.Error) as error:
-        raise ValueError(f"{name} cannot be made with {settings}: {error}") from error
-    try:
-        return from_gymnasium(env, given.get("gamma", 1.0))
-    finally:
-        env.close()
 
 
 def _learners() -> dict[str, Callable[..., Learned]]:

@@ -80,16 +80,14 @@ def run(options: Solve) -> int:
     return 0
 
 
-def load(options: Solve) -> MDP:
-    """The problem by its name."""
+def load(options: Any) -> MDP:
+    """The problem by its name, with ``gamma``, ``map`` and ``slippery``: what Solve and Learn have in common."""
     from advrl.tabular.problems import PROBLEMS
 
     name = options.problem or ""
     if name in PROBLEMS:
-        if options.map is not None:
-            raise ValueError(f"--map is for FrozenLake and advrl/GridWorld-v0; {name} has no maps")
         known = inspect.signature(PROBLEMS[name]).parameters
-        given = {"gamma": options.gamma, "slippery": options.slippery}
+        given = {"gamma": options.gamma, "slippery": options.slippery, "map": options.map}
         for option, value in given.items():
             if value is not None and option not in known:
                 raise ValueError(f"{name} takes no --{option}")
@@ -97,7 +95,7 @@ def load(options: Solve) -> MDP:
     return _environment(name, options)
 
 
-def _environment(name: str, options: Solve) -> MDP:
+def _environment(name: str, options: Any) -> MDP:
     import gymnasium as gym
 
     import advrl.envs

@@ -69,22 +69,35 @@ class Greedy:
         return (self.probabilities(Q, state) * Q).sum(-1)
 
 
-class OneStep:
+class GreedyTable:
+    """What N agents with one table of action values (N * S, A) have in common: they act epsilon-greedily on it."""
+
+    def __init__(self, loop: Loop, epsilon: Rate) -> None:
+        self.loop, self.greedy = loop, Greedy(loop, epsilon)
+        self.Q = loop.new_table()
+
+    def waiting(self) -> Tensor | None:
+        return None
+
+    def table(self) -> Tensor:
+        return self.Q
+
+    def act(self, state: Tensor) -> Tensor:
+        return self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
+
+
+class OneStep(GreedyTable):
     """The learners of this module, by the name of their target."""
 
     def __init__(self, loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float = 0.0) -> None:
-        self.loop, self.target, self.bonus = loop, target, bonus
+        super().__init__(loop, epsilon)
+        self.target, self.bonus = target, bonus
         self.alpha = loop.rate("alpha", alpha)
-        self.greedy = Greedy(loop, epsilon)
-        self.Q = loop.new_table()
         self.other = self.Q.clone() if target == "double" else None
         counted = bonus > 0 or (callable(alpha) and not isinstance(alpha, Tensor))
         self.count = torch.zeros_like(self.Q) if counted else None
         self.stored: Tensor | None = None  # SARSA's next action
         self.fresh = torch.ones(loop.agents, dtype=torch.bool, device=loop.device)
-
-    def waiting(self) -> Tensor | None:
-        return None
 
     def table(self) -> Tensor:
         return self.Q if self.other is None else (self.Q + self.other) / 2

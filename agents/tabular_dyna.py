@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from advrl.agents.tabular_control import Greedy
+from advrl.agents.tabular_control import GreedyTable
 from advrl.agents.tabular_loop import Common, Learned, Loop, Rate, Transition
 from advrl.checks import integer, number
 from advrl.tabular.mdp import MDP
@@ -24,28 +24,18 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Memory:
+class Memory(GreedyTable):
     """Q-learning of N agents that remember the last outcome of each pair, (N, S * A) tables."""
 
     def __init__(self, loop: Loop, alpha: Rate, epsilon: Rate, planning: int) -> None:
-        self.loop, self.planning = loop, integer("planning", planning, 0)
-        self.alpha, self.greedy = loop.rate("alpha", alpha), Greedy(loop, epsilon)
-        self.Q = loop.new_table()
+        super().__init__(loop, epsilon)
+        self.alpha, self.planning = loop.rate("alpha", alpha), integer("planning", planning, 0)
         shape = (loop.agents, loop.states * loop.actions)
         whole: dict[str, Any] = {"dtype": torch.int64, "device": loop.device}
         self.next = torch.arange(loop.states, **whole).repeat_interleave(loop.actions).repeat(loop.agents, 1)
         self.reward = torch.zeros(shape, dtype=loop.dtype, device=loop.device)
         self.ended = torch.zeros(shape, dtype=torch.bool, device=loop.device)
         self.tried = torch.zeros_like(self.ended)
-
-    def waiting(self) -> Tensor | None:
-        return None
-
-    def table(self) -> Tensor:
-        return self.Q
-
-    def act(self, state: Tensor) -> Tensor:
-        return self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
 
     def remember(self, t: Transition) -> Tensor:
         """Enter a step; returns its pairs (N, 1)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from advrl.agents.tabular_control import Greedy
+from advrl.agents.tabular_control import GreedyTable
 from advrl.agents.tabular_loop import Common, Learned, Loop, Rate, Transition
 from advrl.checks import integer, number
 from advrl.tabular.evaluation import check_policy
@@ -53,28 +53,18 @@ class LearnedModel(Learned):
         return self.best - self.achieved
 
 
-class Counting:
+class Counting(GreedyTable):
     """N agents that count outcomes, sweep their models every so often, and are greedy in them."""
 
     def __init__(self, loop: Loop, bonus: float, epsilon: Rate, every: int, sweeps: int) -> None:
-        self.loop, self.greedy = loop, Greedy(loop, epsilon)
+        super().__init__(loop, epsilon)
         self.bonus = number("bonus", bonus, 0.0)
         self.every, self.sweeps = integer("every", every), integer("sweeps", sweeps)
-        self.Q = loop.new_table()
         pairs = loop.agents * loop.states * loop.actions
         like: dict[str, Any] = {"dtype": loop.dtype, "device": loop.device}
         self.following = torch.zeros(pairs, loop.states, **like)
         self.count, self.total = torch.zeros(pairs, **like), torch.zeros(pairs, **like)
         self.tick = 0
-
-    def waiting(self) -> Tensor | None:
-        return None
-
-    def table(self) -> Tensor:
-        return self.Q
-
-    def act(self, state: Tensor) -> Tensor:
-        return self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
 
     def update(self, t: Transition) -> None:
         at = (self.loop.base + t.state) * self.loop.actions + t.action

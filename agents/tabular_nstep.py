@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advrl.agents.tabular_control import Greedy
+from advrl.agents.tabular_control import GreedyTable
 from advrl.agents.tabular_loop import Common, Learned, Loop, Rate, Transition
 from advrl.checks import integer
 from advrl.tabular.mdp import MDP
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Window:
+class Window(GreedyTable):
     """What both learners share: the pending pairs (N, n), who still waits, and the update of the oldest."""
 
     def __init__(self, loop: Loop, n: int, alpha: Rate, epsilon: Rate) -> None:
-        self.loop, self.n = loop, integer("n", n)
-        self.alpha, self.greedy = loop.rate("alpha", alpha), Greedy(loop, epsilon)
-        self.Q = loop.new_table()
+        super().__init__(loop, epsilon)
+        self.alpha, self.n = loop.rate("alpha", alpha), integer("n", n)
         shape, where = (loop.agents, n), loop.device
         self.pair = torch.zeros(shape, dtype=torch.int64, device=where)
         self.pending = torch.zeros(shape, dtype=torch.bool, device=where)
@@ -39,9 +38,6 @@ class Window:
 
     def waiting(self) -> Tensor | None:
         return self.flush > 0
-
-    def table(self) -> Tensor:
-        return self.Q
 
     def push(self, t: Transition) -> tuple[int, int]:
         """Enter the pair at hand; the newest column and the oldest, which learns now."""
@@ -71,7 +67,7 @@ class NStepSarsa(Window):
         self.fresh = torch.ones(loop.agents, dtype=torch.bool, device=loop.device)
 
     def act(self, state: Tensor) -> Tensor:
-        action = self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
+        action = super().act(state)
         return action if self.stored is None else torch.where(self.fresh, action, self.stored)
 
     def update(self, t: Transition) -> None:
@@ -96,9 +92,6 @@ class TreeBackup(Window):
         self.reward = torch.zeros_like(self.pair, dtype=loop.dtype)
         self.next = torch.zeros_like(self.pair)
         self.ended, self.done = torch.zeros_like(self.pending), torch.zeros_like(self.pending)
-
-    def act(self, state: Tensor) -> Tensor:
-        return self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
 
     def update(self, t: Transition) -> None:
         newest, oldest = self.push(t)

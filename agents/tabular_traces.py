@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advrl.agents.tabular_control import Greedy
+from advrl.agents.tabular_control import GreedyTable
 from advrl.agents.tabular_loop import Common, Learned, Loop, Rate, Transition
 from advrl.checks import choice, number
 from advrl.tabular.mdp import MDP
@@ -30,29 +30,23 @@ if TYPE_CHECKING:
 TRACES = ("accumulating", "replacing", "dutch")
 
 
-class Traces:
+class Traces(GreedyTable):
     """N agents with a trace for every pair; ``watkins`` learns the greedy policy's values, else those of behaviour."""
 
     def __init__(self, loop: Loop, lam: float, trace: str, alpha: Rate, epsilon: Rate, *, watkins: bool) -> None:
-        self.loop, self.lam, self.watkins = loop, number("lam", lam, 0.0, 1.0), watkins
+        super().__init__(loop, epsilon)
+        self.lam, self.watkins = number("lam", lam, 0.0, 1.0), watkins
         self.trace = choice("trace", trace, TRACES)
         if watkins and trace == "dutch":
             raise ValueError("dutch traces are those of an on-policy learner: use accumulating or replacing")
-        self.alpha, self.greedy = loop.rate("alpha", alpha), Greedy(loop, epsilon)
-        self.Q = loop.new_table()
+        self.alpha = loop.rate("alpha", alpha)
         self.e = torch.zeros(loop.agents, loop.states * loop.actions, dtype=loop.dtype, device=loop.device)
         self.stored: Tensor | None = None
         self.fresh = torch.ones(loop.agents, dtype=torch.bool, device=loop.device)
         self.before = torch.zeros(loop.agents, dtype=loop.dtype, device=loop.device)
 
-    def waiting(self) -> Tensor | None:
-        return None
-
-    def table(self) -> Tensor:
-        return self.Q
-
     def act(self, state: Tensor) -> Tensor:
-        action = self.greedy.pick(self.Q.index_select(0, self.loop.base + state), state)
+        action = super().act(state)
         return action if self.stored is None else torch.where(self.fresh, action, self.stored)
 
     def update(self, t: Transition) -> None:

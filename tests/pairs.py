@@ -1,6 +1,27 @@
-"""Which estimator treats which policy."""
+"""Which class has which estimator's name, and which estimator treats which policy."""
 
-from advrl.estimators import ESTIMATORS
+from advrl.estimators import (
+    ESTIMATORS,
+    Antithetic,
+    Arm,
+    DisArm,
+    Enumerate,
+    EvolutionStrategy,
+    GumbelRao,
+    GumbelSoftmax,
+    Lax,
+    Measure,
+    MuProp,
+    Path,
+    RaoBlackwell,
+    Rebar,
+    ReinMax,
+    Relax,
+    Score,
+    StraightThrough,
+    Taylor,
+    UnorderedSet,
+)
 from advrl.nn import FAMILIES
 
 
@@ -22,3 +43,28 @@ FITTING = {
     "implicit": ["path", "es"],
 }
 PAIRS = [(family, estimator) for family in FAMILIES for estimator in ESTIMATORS if fits(family, estimator)]
+KINDS = {
+    "loo": Score,
+    "score": Score,
+    "nvil": Score,
+    "grpo": Score,
+    "path": Path,
+    "antithetic": Antithetic,
+    "taylor": Taylor,
+    "lax": Lax,
+    "measure": Measure,
+    "es": EvolutionStrategy,
+    "gumbel": GumbelSoftmax,
+    "st": StraightThrough,
+    "st-gumbel": GumbelSoftmax,
+    "gumbel-rao": GumbelRao,
+    "reinmax": ReinMax,
+    "rebar": Rebar,
+    "relax": Relax,
+    "muprop": MuProp,
+    "arm": Arm,
+    "disarm": DisArm,
+    "enumerate": Enumerate,
+    "rao-blackwell": RaoBlackwell,
+    "unordered-set": UnorderedSet,
+}

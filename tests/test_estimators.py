@@ -10,31 +10,17 @@ from torch.distributions import Bernoulli, Independent, Normal
 from advrl.distributions import Binomial, Implicit, OneHotCategorical
 from advrl.estimators import (
     ESTIMATORS,
-    Antithetic,
-    Arm,
-    DisArm,
-    Enumerate,
-    EvolutionStrategy,
-    GumbelRao,
     GumbelSoftmax,
-    Lax,
-    Measure,
     MovingAverage,
-    MuProp,
     Path,
-    RaoBlackwell,
-    Rebar,
-    ReinMax,
-    Relax,
     Score,
     StraightThrough,
-    Taylor,
-    UnorderedSet,
     fitting,
     leave_one_out,
     make_estimator,
     score_function,
 )
+from tests.pairs import KINDS
 from tests.statistics import assert_unbiased
 
 REPLICATES = 20_000
@@ -275,33 +261,8 @@ def test_wrong_use_fails_with_a_sentence():
 
 
 def test_names_make_their_estimators():
-    kinds = {
-        "loo": Score,
-        "score": Score,
-        "nvil": Score,
-        "grpo": Score,
-        "path": Path,
-        "antithetic": Antithetic,
-        "taylor": Taylor,
-        "lax": Lax,
-        "measure": Measure,
-        "es": EvolutionStrategy,
-        "gumbel": GumbelSoftmax,
-        "st": StraightThrough,
-        "st-gumbel": GumbelSoftmax,
-        "gumbel-rao": GumbelRao,
-        "reinmax": ReinMax,
-        "rebar": Rebar,
-        "relax": Relax,
-        "muprop": MuProp,
-        "arm": Arm,
-        "disarm": DisArm,
-        "enumerate": Enumerate,
-        "rao-blackwell": RaoBlackwell,
-        "unordered-set": UnorderedSet,
-    }
-    assert set(kinds) == set(ESTIMATORS), "a new estimator name needs a row here"
-    for name, kind in kinds.items():
+    assert set(KINDS) == set(ESTIMATORS), "a new estimator name needs a row here"
+    for name, kind in KINDS.items():
         estimator = make_estimator(name)
         assert isinstance(estimator, kind) and estimator.n == ESTIMATORS[name].samples
         assert dataclasses.is_dataclass(estimator)

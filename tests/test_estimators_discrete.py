@@ -43,6 +43,7 @@ from advrl.estimators import (
 from advrl.nn import FAMILIES as POLICIES
 from advrl.nn import MLP, Policy
 from advrl.seeding import rng_state, seed_everything
+from tests.pairs import KINDS
 from tests.statistics import FALSE_ALARM, assert_unbiased
 
 F64 = torch.float64
@@ -712,26 +713,15 @@ def test_validation_stays_as_it_is_and_is_not_waited_for(monkeypatch):
 
 # ------------------------------------------------------------------- what is refused
 
-OURS = {
-    "st-gumbel": GumbelSoftmax,
-    "gumbel-rao": GumbelRao,
-    "reinmax": ReinMax,
-    "rebar": Rebar,
-    "relax": Relax,
-    "muprop": MuProp,
-    "arm": Arm,
-    "disarm": DisArm,
-    "enumerate": Enumerate,
-    "rao-blackwell": RaoBlackwell,
-    "unordered-set": UnorderedSet,
-}
+OURS = ["st-gumbel", "gumbel-rao", "reinmax", "rebar", "relax", "muprop", "arm", "disarm", "enumerate", "rao-blackwell",
+        "unordered-set"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_names_and_refusals(name):
     assert name in ESTIMATORS
     estimator = make_estimator(name, temperature=0.3)
-    assert type(estimator) is OURS[name] and estimator.n == ESTIMATORS[name].samples
+    assert type(estimator) is KINDS[name] and estimator.n == ESTIMATORS[name].samples
     assert getattr(estimator, "temperature", 0.3) == 0.3
     if name == "unordered-set":
         estimator = make_estimator(name, n=2)

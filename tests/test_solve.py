@@ -104,7 +104,7 @@ def test_what_has_no_grid_has_its_own_pictures(name, pictures, tmp_path):
         ("cliff --gamma 1.5", "gamma must be in [0, 1], got 1.5"),
         ("cliff --gamma nan", "gamma must be in [0, 1], got nan"),
         ("cliff --tol -1", "--tol must be finite and at least 0"),
-        ("student --map 4x4", "student has no maps"),
+        ("student --map 4x4", "student takes no --map"),
         ("student --slippery True", "student takes no --slippery"),
         ("gambler --gamma 0.9", "gambler takes no --gamma"),
         ("FrozenLake-v1 --map 9x9", "FrozenLake-v1 cannot be made with map_name='9x9'"),

@@ -71,17 +71,14 @@ def grpo(cost: Tensor, x: Tensor, eps: float = 1e-4) -> Tensor:
     return (cost - cost.mean(0)) / (cost.std(0) + eps)
 
 
-class Critic(nn.Module):
-    """Baseline V(context), learned by least squares: an input-dependent baseline, NVIL's for instance.
+class Fitted(nn.Module):
+    """What an estimator learns from its costs beside the policy: a network made when its inputs are known.
 
-    Mnih & Gregor (2014), section 2.3. ``Score(n, critic.at(z))`` gives the context; ``Score(n, critic)`` takes the
-    mean of the distribution, flattened, which knows what the policy knows of its context. In training mode a surrogate
-    leaves mean (V - c)^2 in ``fit_loss``; minimise it with an optimiser of its own, as ``AdversarialTrainer`` does.
-    V is taken before it learns from the costs at hand, so the estimate is unbiased.
+    In training mode a surrogate leaves the loss in ``fit_loss``; minimise it with an optimiser of its own, as
+    ``AdversarialTrainer`` does.
 
     Args:
-        net: maps contexts (*batch, d) to (*batch,) or (*batch, 1). If ``None``, a perceptron with one hidden layer,
-            made as soon as d is known, that starts from V = 0.
+        net: the network. If ``None``, a perceptron with one hidden layer, made by :meth:`build`, that starts from 0.
         hidden: units of that layer.
     """
 
@@ -93,10 +90,24 @@ class Critic(nn.Module):
         self.net = net
 
     def build(self, distribution: Distribution) -> None:
-        """Make the network for contexts that are this distribution's means, if there is none yet."""
+        """Make the network for this distribution's events, flattened, if there is none yet."""
         if self.net is None:
-            mean = distribution.mean
-            self.net = perceptron(distribution.event_shape.numel(), self.hidden).to(mean.device, mean.dtype)
+            like = distribution.mean
+            self.net = perceptron(distribution.event_shape.numel(), self.hidden).to(like.device, like.dtype)
+
+
+class Critic(Fitted):
+    """Baseline V(context), learned by least squares: an input-dependent baseline, NVIL's for instance.
+
+    Mnih & Gregor (2014), section 2.3. ``Score(n, critic.at(z))`` gives the context; ``Score(n, critic)`` takes the
+    mean of the distribution, flattened, which knows what the policy knows of its context. The loss is mean (V - c)^2.
+    V is taken before it learns from the costs at hand, so the estimate is unbiased.
+
+    Args:
+        net: maps contexts (*batch, d) to (*batch,) or (*batch, 1). If ``None``, a perceptron with one hidden layer,
+            made as soon as d is known, that starts from V = 0.
+        hidden: units of that layer.
+    """
 
     def at(self, context: Tensor) -> AtContext:
         """The baseline at a context (*batch, d)."""

@@ -11,18 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-from advrl.checks import integer, same_shape
+from advrl.checks import same_shape
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
-from advrl.estimators.baselines import perceptron
+from advrl.estimators.baselines import Fitted
 from advrl.estimators.kernels import score_function
 from advrl.estimators.nodes import parameters_of
 from advrl.estimators.score import check_log_prob
 
 
-class ControlVariate(nn.Module):
+class ControlVariate(Fitted):
     """The learned a_phi(x) of :class:`Lax`.
 
     Args:
@@ -30,19 +30,6 @@ class ControlVariate(nn.Module):
             hidden layer, made as soon as D is known, that starts from a = 0.
         hidden: units of that layer.
     """
-
-    fit_loss: Tensor | None = None
-
-    def __init__(self, net: nn.Module | None = None, hidden: int = 64) -> None:
-        super().__init__()
-        self.hidden = integer("hidden", hidden)
-        self.net = net
-
-    def build(self, distribution: Distribution) -> None:
-        """Make the network for this distribution's samples, if there is none yet."""
-        if self.net is None:
-            like = distribution.mean
-            self.net = perceptron(distribution.event_shape.numel(), self.hidden).to(like.device, like.dtype)
 
     def forward(self, x: Tensor, event_dim: int) -> Tensor:
         """a(x), (n, *batch), for samples (n, *batch, *event)."""

@@ -123,8 +123,8 @@ def train(config: Any, *, command: Sequence[str] = (), say: Callable[[str], None
         return _train(config, device, command, say if rank() == 0 else _nothing)
 
 
-def _nothing(text: str) -> None:
-    """What ranks but the first have to say."""
+def _nothing(_: object) -> None:
+    """What ranks but the first say, and do when rank 0 probes."""
 
 
 def _train(config: Any, device: torch.device, command: Sequence[str], say: Callable[[str], None]) -> Path:
@@ -170,7 +170,7 @@ def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> 
     started, cpu = time.perf_counter(), time.process_time()
     callbacks = parts.callbacks(folder, config.picture_every)
     if probed(config):  # on all ranks, which have to agree on what is due; rank 0 alone calls it
-        callbacks = [*callbacks, Every(config.probe_every, _no_probe if probe is None else probe)]
+        callbacks = [*callbacks, Every(config.probe_every, _nothing if probe is None else probe)]
     fit(
         parts.trainer,
         parts.real,
@@ -187,10 +187,6 @@ def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> 
     )
     seconds, cpu_seconds = time.perf_counter() - started, sum(everyones(time.process_time() - cpu))
     return first(partial(_report, folder, config, parts, probe, seconds, cpu_seconds))
-
-
-def _no_probe(step: int) -> None:
-    """In the probe's place on the ranks that have none."""
 
 
 def _report(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advrl.checks import choice, integer, number
 from advrl.tabular import transitions
-from advrl.tabular.graph import Graph, name_states, never_ends, recurrent_class
+from advrl.tabular.graph import name_states, never_ends, recurrent_class
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import bounds_after, contracts, feasible, q_from_v
 
@@ -212,7 +212,7 @@ def refuse_improper(mdp: MDP, policy: Tensor) -> None:
         if float(gamma[index]) < 1:
             continue
         one = element(mdp, index)
-        graph, taken = Graph(one), policy[index].cpu().numpy()
+        graph, taken = one.graph, policy[index].cpu().numpy()
         if never_ends(graph, taken).any():
             raise ValueError(
                 "gamma is 1 and the policy never ends: it stays for ever among states "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch import Tensor
 from advrl.checks import finite
 from advrl.tabular import transitions
 from advrl.tabular.transitions import Expectation, Successors, Transitions
+
+if TYPE_CHECKING:
+    from advrl.tabular.graph import Graph
 
 ROW_TOLERANCE = 1e-6
 
@@ -95,6 +98,13 @@ class MDP:
         if not isinstance(gamma, Tensor):
             gamma = torch.full((), gamma, dtype=torch.float64, device=self.device)
         return gamma.to(dtype=self.dtype, device=self.device).expand(self.batch_shape).unsqueeze(-1)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Which states can follow which, for an MDP that is no batch; what gamma = 1 needs to know."""
+        from advrl.tabular.graph import Graph
+
+        return Graph(self)
 
     @cached_property
     def expectation(self) -> Expectation:

@@ -22,7 +22,7 @@ from advrl.tabular.evaluation import (
     solve_linear,
     under_policy,
 )  # fmt: skip
-from advrl.tabular.graph import Graph, can_avoid, can_end, name_states, proper_policy
+from advrl.tabular.graph import can_avoid, can_end, name_states, proper_policy
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import Solution, contracts, finish, greedy, q_from_v, rounding, shift
 
@@ -265,7 +265,7 @@ def _loops_for_ever(mdp: MDP, policy: Tensor) -> bool:
 
 def _start(mdp: MDP) -> Tensor:
     """(*b, S) a policy that ends."""
-    found = [proper_policy(Graph(element(mdp, index))) for index in np.ndindex(*mdp.batch_shape)]
+    found = [proper_policy(element(mdp, index).graph) for index in np.ndindex(*mdp.batch_shape)]
     return torch.as_tensor(np.stack(found), device=mdp.device).view(*mdp.batch_shape, mdp.num_states)
 
 
@@ -278,7 +278,7 @@ def prepare_undiscounted(mdp: MDP) -> Tensor | None:
         one = element(mdp, index)
         if contracts(one):
             continue
-        graph = Graph(one)
+        graph = one.graph
         lost = np.flatnonzero(~can_end(graph))
         if len(lost):
             raise ValueError(
