@@ -24,7 +24,16 @@ from advrl.recipes import Digits, run
 from tests import ranks
 
 ROOT = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--standalone",
+    "--monitor-interval",
+    "1",
+]  # of the launcher: a rank has time to say what happened before it is ended
 
 
 def torchrun(*argv: object) -> subprocess.CompletedProcess[str]:
