@@ -92,12 +92,17 @@ class MDP:
         return self.R.dtype
 
     @cached_property
-    def discount(self) -> Tensor:
-        """(*b, 1) gamma, to multiply values by."""
+    def exact_discount(self) -> Tensor:
+        """(*b) gamma in float64."""
         gamma = self.gamma
         if not isinstance(gamma, Tensor):
             gamma = torch.full((), gamma, dtype=torch.float64, device=self.device)
-        return gamma.to(dtype=self.dtype, device=self.device).expand(self.batch_shape).unsqueeze(-1)
+        return gamma.to(dtype=torch.float64, device=self.device).expand(self.batch_shape)
+
+    @cached_property
+    def discount(self) -> Tensor:
+        """(*b, 1) gamma, to multiply values by."""
+        return self.exact_discount.to(self.dtype).unsqueeze(-1)
 
     @cached_property
     def graph(self) -> Graph:

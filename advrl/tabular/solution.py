@@ -23,6 +23,9 @@ from torch import Tensor
 from advrl.tabular.mdp import MDP
 
 
+EVEN = 1e-6  # probabilities of going on that differ by less are one
+
+
 class Bounds(NamedTuple):
     """(*b, S) lower and upper values, or ``None`` with the reason."""
 
@@ -73,6 +76,11 @@ def q_from_v(mdp: MDP, V: Tensor) -> Tensor:
     return Q if mdp.mask is None else Q.masked_fill(~_feasible(mdp), -torch.inf)
 
 
+def q_from_zero(mdp: MDP) -> Tensor:
+    """Q where all values are 0: the rewards."""
+    return mdp.R if mdp.mask is None else mdp.R.masked_fill(~_feasible(mdp), -torch.inf)
+
+
 def _feasible(mdp: MDP) -> Tensor:
     """The mask, with every action open in terminal states, where all are worth 0."""
     assert mdp.mask is not None
@@ -100,7 +108,7 @@ def rounding(mdp: MDP, V: Tensor) -> Tensor:
 
 def shift(mdp: MDP, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """((*b), (*b)) lower(low) and upper(high) of the module's formula, for gamma u < 1."""
-    gamma = mdp.discount.squeeze(-1).double()
+    gamma = mdp.exact_discount  # where that of mdp.dtype is rounded, the slack of the sweep covers it
     factors = [gamma * going_on / (1 - gamma * going_on) for going_on in mdp.continuing]
     lows, highs = ([change.double() * f for f in factors] for change in (low, high))
     return torch.minimum(*lows), torch.maximum(*highs)
@@ -108,7 +116,13 @@ def shift(mdp: MDP, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def contracts(mdp: MDP) -> bool:
     """Whether gamma times the greatest probability of going on is below 1, so that the shift above is finite."""
-    return bool((mdp.discount.squeeze(-1).double() * mdp.continuing[1] < 1).all())
+    return bool((mdp.exact_discount * mdp.continuing[1] < 1).all())
+
+
+def even(mdp: MDP) -> bool:
+    """Whether all rows go on with one probability, so that the values of all states can be wrong by one number."""
+    least, greatest = mdp.continuing
+    return bool((greatest - least < EVEN).all())
 
 
 def bounds_after(mdp: MDP, V: Tensor, TV: Tensor, steps: Tensor | None = None) -> Bounds:
@@ -149,15 +163,20 @@ def finish(
     exhausted: bool = False,
     steps: Tensor | None = None,
     history: Sequence[Tensor] = (),
+    swept: Tensor | None = None,
 ) -> Solution:
     """The solution that values V of a planner amount to, with its bounds from one more sweep.
 
-    The values are first moved to the middle of their bounds (where there are any), then swept once: what is returned
-    is that sweep, so that V is the greatest Q and the policy is greedy with respect to Q.
+    Where all rows go on with one probability the values are first swept and moved to the middle of their bounds: there
+    one number is wrong with all of them, elsewhere it is not. What is returned is one more sweep, so that V is the
+    greatest Q and the policy is greedy with respect to Q. A planner that has swept V already gives that as ``swept``.
     """
-    first = bounds_after(mdp, V, q_from_v(mdp, V).amax(-1), steps)
-    if first.lower is not None and first.upper is not None and steps is None:
-        V = (first.lower + first.upper) / 2
+    if contracts(mdp) and even(mdp):
+        first = bounds_after(mdp, V, q_from_v(mdp, V).amax(-1) if swept is None else swept, steps)
+        if first.lower is not None and first.upper is not None:
+            V = (first.lower + first.upper) / 2
+    elif swept is not None:
+        V = swept
     Q = q_from_v(mdp, V)
     best = Q.amax(-1)
     lower, upper, reason = bounds_after(mdp, V, best, steps)
