@@ -48,9 +48,9 @@ def grid(gamma: float, side: int = 316, slip: float = 1 / 3) -> MDP:
     rng = np.random.default_rng(0)
     states = side * side
     here = np.arange(states)
-    row, column = here // side, here % side
-    moves = np.stack([row * side + np.maximum(column - 1, 0), np.minimum(row + 1, side - 1) * side + column,
-                      row * side + np.minimum(column + 1, side - 1), np.maximum(row - 1, 0) * side + column])  # fmt: skip
+    row, column, last = here // side, here % side, side - 1
+    moves = np.stack([row * side + np.maximum(column - 1, 0), np.minimum(row + 1, last) * side + column,
+                      row * side + np.minimum(column + 1, last), np.maximum(row - 1, 0) * side + column])  # fmt: skip
     over = rng.random(states) < 0.05
     over[0], over[-1] = False, True
     following = np.stack([np.stack([moves[(a + k) % 4] for k in (-1, 0, 1)], -1) for a in range(4)], 1)
@@ -156,6 +156,7 @@ def pymdptoolbox(mdp: MDP) -> Iterator[tuple[str, Solver]]:
     P, R = closed(mdp)
     P = np.ascontiguousarray(P.transpose(1, 0, 2))
     for name, more in (("PolicyIteration", {}), ("PolicyIterationModified", {"epsilon": TOL})):
+
         def run(name: str = name, more: dict[str, Any] = more) -> np.ndarray:
             solver = getattr(peer, name)(P, R, mdp.gamma, **more)
             solver.run()

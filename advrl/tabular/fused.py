@@ -1,12 +1,14 @@
 r"""Planning loops compiled by numba, for one discounted MDP on the CPU: ``pip install 'advrl[fast]'``.
 
 A backup by tensors writes and reads an (S, A) table several times; here it is one pass over the transitions. Two
-loops, which end when MacQueen's bounds prove the error (see :mod:`advrl.tabular.solution`):
+loops that end when MacQueen's bounds prove the error (see :mod:`advrl.tabular.solution`):
 
 - modified policy iteration, Puterman & Shin (1978), whose sweeps under a policy run in float32 on the change alone,
   d = TV - V: V + sum_i (gamma P_pi)^i d. What float32 rounds off there is a share of d, not of V;
 - Gauss-Seidel sweeps there and back, when the bounds close no faster than gamma: values that have to travel, as in a
-  grid with a goal, travel far in one sweep that goes their way.
+  grid with a goal, travel far in one sweep that goes their way;
+
+and policy iteration, Howard (1960), for small problems, alone or many at once.
 
 Shapes: S states, A actions, B successors of each pair; rewards are -inf where an action is not feasible.
 """
@@ -14,6 +16,8 @@ Shapes: S states, A actions, B successors of each pair; rewards are -inf where a
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -26,17 +30,30 @@ from advrl.tabular.solution import contracts, even, feasible, rounding
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 SWEEPS = (2, 3, 5, 10)  # under the first policies, which do not last, and under all that follow
+WARM = 20  # most sweeps before the first policy of a small problem is evaluated
+SMALL = 10_000_000  # probabilities of all small problems together
+ROUGH = 1e-4  # least change, of what values differ by, that single precision tells apart
+LARGE = 200_000  # states whose values in float64 are far from the core
 PADDING = 2  # most entries, of which one is a successor
 
-if INSTALLED:
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop when it is first called, or leave it as it is, without numba: right, and slow."""
+    if not INSTALLED:
+        return function
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return _machine_code(function)(*args)
+
+    return call
+
+
+@cache
+def _machine_code(function: Callable[..., Any]) -> Any:
     from numba import njit
 
-    compiled = njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
-else:
-
-    def compiled(function: Any) -> Any:
-        """Without numba the loops are plain Python: right, and slow."""
-        return function
+    return njit(cache=True, fastmath={"reassoc", "contract", "nsz"})(function)
 
 
 def usable(mdp: MDP) -> bool:
@@ -48,7 +65,7 @@ def usable(mdp: MDP) -> bool:
     return isinstance(mdp.P, transitions.Successors)
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def backup(
     succ: np.ndarray, prob: np.ndarray, R: np.ndarray, gamma: float, V: np.ndarray, TV: np.ndarray, policy: np.ndarray
 ) -> None:
@@ -57,7 +74,7 @@ def backup(
     for s in range(S):
         best, first = -np.inf, 0
         for a in range(A):
-            total = 0.0
+            total = V[0] * 0
             for b in range(B):
                 total += prob[s, a, b] * V[succ[s, a, b]]
             q = R[s, a] + gamma * total
@@ -66,7 +83,7 @@ def backup(
         TV[s], policy[s] = best, first
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def take_rows(
     succ: np.ndarray, prob: np.ndarray, gamma: float, policy: np.ndarray, taken: np.ndarray, own_succ: np.ndarray,
     own_prob: np.ndarray,
@@ -79,7 +96,7 @@ def take_rows(
                 own_succ[s, b], own_prob[s, b] = succ[s, policy[s], b], gamma * prob[s, policy[s], b]
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def follow(succ: np.ndarray, prob: np.ndarray, change: np.ndarray, after: np.ndarray, total: np.ndarray) -> None:
     """One sweep of the change under a policy, added up."""
     S, B = succ.shape
@@ -91,7 +108,7 @@ def follow(succ: np.ndarray, prob: np.ndarray, change: np.ndarray, after: np.nda
         total[s] += moved
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def sweep_in_place(
     succ: np.ndarray, prob: np.ndarray, R: np.ndarray, gamma: float, V: np.ndarray, policy: np.ndarray
 ) -> float:
@@ -112,7 +129,7 @@ def sweep_in_place(
     return greatest
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def follow_in_place(
     succ: np.ndarray, prob: np.ndarray, R: np.ndarray, policy: np.ndarray, V: np.ndarray, sweeps: int
 ) -> None:
@@ -140,13 +157,31 @@ class Problem:
         self.rate = self.rates[1]
         states, _, width = self.succ.shape
         self.policy, self.taken = np.zeros(states, dtype=np.int32), np.full(states, -1, dtype=np.int32)
+        self.single: tuple[np.ndarray, np.ndarray] | None = None
         self.own_succ = np.empty((states, width), dtype=self.succ.dtype)
-        self.own_prob = np.empty((states, width), dtype=np.float32)
+        self.own_prob: np.ndarray = np.empty((states, width), dtype=np.float32)
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """succ, prob, R, gamma."""
         return self.succ, self.prob, self.R, self.gamma
+
+    def backup(self, V: np.ndarray, TV: np.ndarray, *, rough: bool) -> bool:
+        """TV and its policy; roughly, from single precision about the middle of V, whose memory is half as far away.
+
+        Returns:
+            Whether it was rough: only where all rows go on alike can the middle be told apart.
+        """
+        if not (rough and self.even):
+            backup(*self.arrays, V, TV, self.policy)
+            return False
+        if self.single is None:
+            self.single = self.prob.astype(np.float32), self.R.astype(np.float32)
+        middle = (V.min() + V.max()) / 2
+        near, swept = (V - middle).astype(np.float32), np.empty(len(V), dtype=np.float32)
+        backup(self.succ, *self.single, np.float32(self.gamma), near, swept, self.policy)
+        np.add(swept, self.rate * middle, out=TV)
+        return True
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Successors and gamma P of the policy."""
@@ -172,26 +207,28 @@ def _padded(mdp: MDP) -> transitions.Successors:
     return transitions.Successors(torch.where(here, mdp.P.col_indices()[entry], 0).view(shape), prob)
 
 
-def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, list[float], bool]:
+def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, Tensor | None, list[float], bool]:
     """Values of a discounted MDP to ``tol``: modified policy iteration, then Gauss-Seidel where that is slow.
 
     Returns:
-        V (S,), the greatest change of each backup, and whether it was given up.
+        V (S,), its sweep TV if there was one, the greatest change of each backup, and whether it was given up.
     """
     problem = Problem(mdp)
-    V = np.zeros(len(problem.R))
-    TV, after = np.empty_like(V), np.empty(len(V), dtype=np.float32)
+    V, TV = np.zeros(len(problem.R)), problem.R.max(1)
+    problem.policy[:] = problem.R.argmax(1)
+    after = np.empty(len(V), dtype=np.float32)
     residuals: list[float] = []
-    before, slow = np.inf, 0
+    before, slow, rough, low, high = np.inf, 0, False, 0.0, 0.0
     for i in range(max_iterations):
-        backup(*problem.arrays, V, TV, problem.policy)
+        if i > 0:
+            rough = problem.backup(V, TV, rough=len(V) >= LARGE and high - low > ROUGH * float(np.ptp(V)))
         change = TV - V
         low, high = float(change.min()), float(change.max())
         V, TV = TV, V
         residuals.append(max(high, -low))
         gap = problem.gap(low, high)
-        if _enough(mdp, problem, V, gap, tol):
-            return torch.as_tensor(V, dtype=mdp.dtype, device="cpu"), residuals, False
+        if not rough and _enough(mdp, problem, V, gap, tol):
+            return _tensor(mdp, TV), _tensor(mdp, V), residuals, False
         sweeps = SWEEPS[min(i, len(SWEEPS) - 1)]
         if i >= len(SWEEPS):
             slow = slow + 1 if gap > 0.5 * problem.rate ** (sweeps + 1) * before else 0
@@ -207,12 +244,16 @@ def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, list[flo
             moving, after = after, moving
         V += total
         V += middle * sum(problem.rate**k for k in range(1, sweeps + 1))  # apart: together they would be float32
-    return torch.as_tensor(V, dtype=mdp.dtype, device="cpu"), residuals, True
+    return _tensor(mdp, V), None, residuals, True
+
+
+def _tensor(mdp: MDP, V: np.ndarray) -> Tensor:
+    return torch.as_tensor(V, dtype=mdp.dtype, device="cpu")
 
 
 def _in_place(
     mdp: MDP, problem: Problem, V: np.ndarray, tol: float, residuals: list[float], max_iterations: int
-) -> tuple[Tensor, list[float], bool]:
+) -> tuple[Tensor, None, list[float], bool]:
     """Go on by Gauss-Seidel: a sweep over all actions, then sweeps under the policy that it found."""
     problem.own_prob, problem.taken = problem.own_prob.astype(np.float64), np.full_like(problem.taken, -1)
     exhausted = True
@@ -223,7 +264,7 @@ def _in_place(
             exhausted = False
         else:
             follow_in_place(*problem.rows(), problem.R, problem.policy, V, SWEEPS[-1])
-    return torch.as_tensor(V, dtype=mdp.dtype, device="cpu"), residuals, exhausted
+    return _tensor(mdp, V), None, residuals, exhausted
 
 
 def _enough(mdp: MDP, problem: Problem, V: np.ndarray, gap: float, tol: float) -> bool:
@@ -232,3 +273,87 @@ def _enough(mdp: MDP, problem: Problem, V: np.ndarray, gap: float, tol: float) -
         return True
     noise = float(rounding(mdp, torch.as_tensor(V, device="cpu")))
     return gap <= problem.gap(-noise, noise)
+
+
+def small(mdp: MDP) -> bool:
+    """Whether :func:`howard` may take the place of tensors."""
+    entries = mdp.R.numel() * mdp.num_states
+    plain = mdp.device.type == "cpu" and mdp.dtype == torch.float64 and len(mdp.batch_shape) <= 1
+    return INSTALLED and plain and entries <= SMALL and contracts(mdp)
+
+
+def howard(mdp: MDP, max_iterations: int) -> tuple[Tensor, Tensor, list[float]]:
+    """Values (*b, S) and policy (*b, S) by policy iteration, and the greatest gain of each improvement."""
+    P = transitions.densify(mdp.P, mdp.num_states, mdp.num_actions)
+    R = mdp.R if mdp.mask is None else mdp.R.masked_fill(~feasible(mdp), -torch.inf)
+    one = not mdp.batch_shape
+    P, R, gamma = (t[None] if one else t for t in (P, R, mdp.exact_discount))
+    V, policy = np.zeros(R.shape[:-1]), np.zeros(R.shape[:-1], dtype=np.int64)
+    gains = np.zeros(max_iterations)
+    noise = 4 * (mdp.successors_per_row + 3) * np.finfo(np.float64).eps
+    used = improve(
+        P.contiguous().numpy(), R.contiguous().numpy(), gamma.contiguous().numpy(), noise, WARM, V, policy, gains
+    )
+    found, taken = (torch.from_numpy(x[0] if one else x) for x in (V, policy))
+    return found, taken, gains[:used].tolist()
+
+
+@compiled
+def improve(
+    P: np.ndarray, R: np.ndarray, gamma: np.ndarray, noise: float, warm: int, V: np.ndarray, policy: np.ndarray,
+    gains: np.ndarray,
+) -> int:  # fmt: skip
+    """Policy iteration for each of N problems, from a policy that a few sweeps found; how many improvements it took."""
+    N, S, A = R.shape
+    used = 0
+    Q, system, reward = np.empty((S, A)), np.empty((S, S)), np.empty(S)
+    for n in range(N):
+        v: np.ndarray = np.zeros(S)
+        size = 0.0
+        for s in range(S):
+            for a in range(A):
+                if R[n, s, a] > -np.inf:
+                    size = max(size, abs(R[n, s, a]))
+        left, same = warm, 0
+        i = 0
+        while i < len(gains):
+            for s in range(S):
+                for a in range(A):
+                    total = 0.0
+                    for t in range(S):
+                        total += P[n, s, a, t] * v[t]
+                    Q[s, a] = R[n, s, a] + gamma[n] * total
+            if left > 0:  # sweep on, until the greedy policy has stayed the same for a while
+                left, same = left - 1, same + 1
+                for s in range(S):
+                    best = Q[s].argmax()
+                    v[s] = Q[s, best]
+                    if best != policy[n, s]:
+                        policy[n, s], same = best, 0
+                left = 0 if same == 3 else left
+                if left > 0:
+                    continue
+            else:
+                margin = noise * (size + np.abs(v).max())
+                greatest, better = 0.0, 0
+                for s in range(S):
+                    best = Q[s].argmax()
+                    gain = Q[s, best] - Q[s, policy[n, s]]
+                    greatest = max(greatest, gain)
+                    if gain > margin:
+                        better += 1
+                        policy[n, s] = best
+                gains[i] = max(gains[i], greatest)
+                i += 1
+                used = max(used, i)
+                if better == 0:
+                    break
+            for s in range(S):
+                a = policy[n, s]
+                reward[s] = R[n, s, a]
+                for t in range(S):
+                    system[s, t] = -gamma[n] * P[n, s, a, t]
+                system[s, s] += 1.0
+            v = np.linalg.solve(system, reward)
+        V[n] = v
+    return used

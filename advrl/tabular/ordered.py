@@ -12,16 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advrl.tabular.fused import compiled
 from advrl.tabular.mdp import MDP
 from advrl.tabular.solution import feasible
-
-try:
-    from numba import njit as compiled
-except ImportError:
-
-    def compiled(function: Any) -> Any:
-        """Without numba, the function as it is."""
-        return function
 
 
 def sweep(
@@ -66,7 +59,7 @@ def sweep(
     return torch.as_tensor(V, **like), residuals, [torch.as_tensor(v, **like) for v in kept if history], exhausted
 
 
-@compiled  # type: ignore[untyped-decorator]
+@compiled
 def gauss_seidel(
     V: np.ndarray, states: np.ndarray, start: np.ndarray, column: np.ndarray, prob: np.ndarray, reward: np.ndarray,
     allowed: np.ndarray, gamma: float,

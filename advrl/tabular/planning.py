@@ -147,8 +147,8 @@ def modified_policy_iteration(
     loops, if numba is installed (``pip install 'advrl[fast]'``), in a fraction of the time.
 
     Args:
-        k: sweeps under each policy; ``None`` starts with 10 and takes 5 where the error shrinks no faster than gamma,
-            20 where it does.
+        k: sweeps under each policy; ``None`` starts with few and goes on with 5 where the error shrinks no faster than
+            gamma, 20 where it does.
         tol, history: as for :func:`value_iteration`.
         max_iterations: improvements before giving up.
     """
@@ -158,10 +158,10 @@ def modified_policy_iteration(
     number("tol", tol, 0.0)
     steps = prepare_undiscounted(mdp)
     if k is None and not history and fused.usable(mdp):
-        V, residuals, exhausted = fused.iterate(mdp, tol, max_iterations)
+        V, swept, residuals, exhausted = fused.iterate(mdp, tol, max_iterations)
         return finish(mdp, V, tol=tol, residuals=residuals, iterations=len(residuals), started=started,
-                      exhausted=exhausted)  # fmt: skip
-    sweeps = 10 if k is None else k
+                      exhausted=exhausted, swept=swept)  # fmt: skip
+    sweeps = 0 if k is None else k
     residuals = []
     kept: list[Tensor] = []
     exhausted = True
@@ -179,7 +179,9 @@ def modified_policy_iteration(
             break
         if not np.isfinite(residuals[-1]) or residuals[-1] > 1e100:
             raise ValueError("the values grow without bound: some policy collects reward for ever; use gamma < 1")
-        if k is None and len(residuals) > 1:
+        if k is None and len(residuals) <= len(fused.SWEEPS):
+            sweeps = fused.SWEEPS[len(residuals) - 1]
+        elif k is None:
             sweeps = 5 if residuals[-1] > gamma ** (sweeps + 1) * residuals[-2] * 1.5 else 20
         process, before = under_policy(mdp, policy), V
         for _ in range(sweeps):
@@ -218,16 +220,19 @@ def policy_iteration(
     integer("max_iterations", max_iterations)
     undiscounted = not contracts(mdp)
     steps = prepare_undiscounted(mdp)
-    if policy is not None:
-        policy = check_policy(mdp, policy)
-        if policy.is_floating_point():
-            raise TypeError("policy iteration starts from actions (*b, S), got probabilities")
-    else:
-        policy = _start(mdp) if undiscounted else greedy(q_from_v(mdp, torch.zeros_like(mdp.R[..., 0])))[0]
     residuals: list[float] = []
     kept: list[Tensor] = []
     exhausted = True
     V = torch.zeros_like(mdp.R[..., 0])
+    if policy is not None:
+        policy = check_policy(mdp, policy)
+        if policy.is_floating_point():
+            raise TypeError("policy iteration starts from actions (*b, S), got probabilities")
+    elif not history and fused.small(mdp):
+        V, policy, residuals = fused.howard(mdp, max_iterations)
+        exhausted, max_iterations = len(residuals) == max_iterations, 0
+    else:
+        policy = _start(mdp) if undiscounted else greedy(q_from_zero(mdp))[0]
     for _ in range(max_iterations):
         if undiscounted:
             try:

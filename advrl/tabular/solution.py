@@ -22,7 +22,6 @@ from torch import Tensor
 
 from advrl.tabular.mdp import MDP
 
-
 EVEN = 1e-6  # probabilities of going on that differ by less are one
 
 
