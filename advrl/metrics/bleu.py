@@ -97,9 +97,7 @@ def self_bleu(ids: Tensor, vocab: int, n: int = 5, smoothing: str = "epsilon") -
     return _scores(match, _totals(own.length, n), _closest_other(own.length), own.length, smoothing)
 
 
-def _against(
-    hypotheses: Tensor, references: Tensor, vocab: int, n: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _against(hypotheses: Tensor, references: Tensor, vocab: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Matches (N, n), totals (N, n), closest reference lengths (N,) and own lengths (N,)."""
     sets: list[Sentences] = [sentences("hypotheses", hypotheses, vocab), sentences("references", references, vocab)]
     match = torch.stack(
