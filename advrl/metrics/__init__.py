@@ -1,7 +1,7 @@
 """Metrics: how near a set of samples is to a set of real ones, as functions of tensors, in double precision."""
 
 from advrl.metrics.alarms import Alarm, duplicate_alarm, entropy_alarm, floor_alarm
-from advrl.metrics.bleu import bleu, corpus_bleu, self_bleu
+from advrl.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
 from advrl.metrics.classes import class_shares, confident_share
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
@@ -17,7 +17,6 @@ __all__ = [
     "ModeCoverage",
     "SeedSummary",
     "Tradeoff",
-    "bleu",
     "class_shares",
     "confident_share",
     "corpus_bleu",
@@ -41,6 +40,7 @@ __all__ = [
     "precision_recall",
     "seed_summary",
     "self_bleu",
+    "sentence_bleu",
     "shared_quality",
     "step_nll",
     "tradeoff_gap",

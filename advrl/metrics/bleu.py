@@ -31,7 +31,7 @@ SMOOTHING = ("none", "epsilon")
 EPSILON = 0.1
 
 
-def bleu(hypotheses: Tensor, references: Tensor, vocab: int, n: int = 5, smoothing: str = "epsilon") -> Tensor:
+def sentence_bleu(hypotheses: Tensor, references: Tensor, vocab: int, n: int = 5, smoothing: str = "epsilon") -> Tensor:
     """BLEU-1 to BLEU-n of each sentence; its mean over sentences is Texygen's figure.
 
     Args:

@@ -1,4 +1,4 @@
-r"""Quality against diversity over a sweep of temperatures: two models are compared at equal quality, never at one point.
+r"""Quality against diversity over a sweep of temperatures: models are compared at equal quality, never at one point.
 
 Every generator can buy quality with diversity by lowering its temperature, so one point says little. Caccia et al.
 (2020, Language GANs Falling Short) compare whole curves. Both axes here are losses, low is better: NLL_oracle or the
