@@ -40,6 +40,7 @@ from advrl.metrics import (
     step_nll,
     tradeoff_gap,
 )
+from advrl.plots import tradeoff_plot
 from tests.statistics import assert_unbiased
 
 VOCAB = 7
@@ -386,3 +387,27 @@ def test_frechet_distance_takes_a_supplied_encoder_s_features():
     bags = [encode(ids, 5).double().mean(1) for ids in (real, same, other)]
     # by the bags' means alone: 5 * 0.02 * 2 / 400 against 2 * 0.3^2 + 3 * 0.2^2
     assert float(frechet_distance(bags[0], bags[1])) < 0.1 * float(frechet_distance(bags[0], bags[2]))
+
+
+def test_a_tradeoff_is_drawn(tmp_path):
+    seeds = [sweep([5.0 + s, 6.0 + s, 8.0 + s], [90.0, 9.0, 8.0]) for s in (0.0, 0.1)]
+    path = tmp_path / "plots" / "tradeoff.png"
+    figure = tradeoff_plot({"MLE": seeds, "ours": seeds[0]}, {"theirs": (8.7, 12.0)}, (5.5, None), path)
+    axis = figure.axes[0]
+    lines = {line.get_label(): line.get_xydata() for line in axis.lines}
+    assert lines["MLE (2 seeds)"].tolist() == [[5.05, 90], [6.05, 9], [8.05, 8]]
+    assert lines["theirs"].tolist() == [[8.7, 12]]
+    assert lines["floor"][:, 0].tolist() == [5.5, 5.5]
+    assert {text.get_text() for text in axis.texts} == {"T=2", "T=3"}  # T = 1 is far above the picture
+    assert 12 < axis.get_ylim()[1] < 90
+    assert axis.get_xlim()[0] < 5.5
+    assert path.stat().st_size > 5000
+
+
+def test_a_tradeoff_that_cannot_be_drawn_says_why():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        tradeoff_plot({})
+    with pytest.raises(ValueError, match="'MLE' has no sweep"):
+        tradeoff_plot({"MLE": []})
+    with pytest.raises(ValueError, match="over different temperatures"):
+        tradeoff_plot({"MLE": [sweep([1.0, 2.0], [1.0, 2.0]), sweep([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])]})
