@@ -234,6 +234,7 @@ def test_likelihood_per_token_weighs_every_token_alike():
     assert told.value == pytest.approx(12 / 6)
     assert told == nll(torch.tensor([-4.0, -2.0, -6.0]), torch.tensor([2, 1, 3]))
     assert step_nll(log_prob[2:].repeat(2, 1)).value == 2
+    assert nll(torch.tensor([-4.0, -2.0, 0.0]), torch.tensor([2, 1, 0])).value == 2  # an empty one weighs nothing
     constant = nll(torch.tensor([-4.0, -2.0, -6.0]), 2)
     assert constant == mean_estimate(torch.tensor([2.0, 1.0, 3.0]))
 
@@ -258,7 +259,8 @@ def test_the_ratio_s_interval_covers_at_its_level():
     [
         (lambda: mean_estimate(torch.zeros(1)), "at least 2 samples"),
         (lambda: mean_estimate(torch.zeros(3), level=1.0), "level must be below 1"),
-        (lambda: nll(torch.zeros(3), torch.tensor([1, 0, 2])), "at least one token, got 0"),
+        (lambda: nll(torch.zeros(3), torch.tensor([1, -1, 2])), "at least 0 and not all 0, got -1"),
+        (lambda: nll(torch.zeros(3), torch.zeros(3)), "not all 0"),
         (lambda: nll(torch.zeros(3), torch.ones(2)), "shapes must agree"),
         (lambda: step_nll(torch.zeros(3)), r"must be \(N, T\)"),
         (lambda: step_nll(torch.zeros(3, 2), torch.ones(3)), "shapes must agree"),
@@ -395,7 +397,7 @@ def test_a_tradeoff_is_drawn(tmp_path):
     figure = tradeoff_plot({"MLE": seeds, "ours": seeds[0]}, {"theirs": (8.7, 12.0)}, (5.5, None), path)
     axis = figure.axes[0]
     lines = {line.get_label(): line.get_xydata() for line in axis.lines}
-    assert lines["MLE (2 seeds)"].tolist() == [[5.05, 90], [6.05, 9], [8.05, 8]]
+    assert lines["MLE (2 seeds)"] == pytest.approx(torch.tensor([[5.05, 90], [6.05, 9], [8.05, 8]]).numpy())
     assert lines["theirs"].tolist() == [[8.7, 12]]
     assert lines["floor"][:, 0].tolist() == [5.5, 5.5]
     assert {text.get_text() for text in axis.texts} == {"T=2", "T=3"}  # T = 1 is far above the picture

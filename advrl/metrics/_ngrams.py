@@ -20,7 +20,7 @@ class Counts(NamedTuple):
 
     sentence: Tensor
     code: Tensor
-    count: Tensor
+    times: Tensor
 
 
 class Sentences(NamedTuple):

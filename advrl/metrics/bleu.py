@@ -67,8 +67,8 @@ def corpus_bleu(hypotheses: Tensor, references: Tensor, vocab: int, n: int = 5, 
     Raises:
         ValueError, TypeError: if a set is no (N, T) integer ids or has a token behind an end.
     """
-    sums = (part.sum(0, keepdim=True) for part in _against(hypotheses, references, vocab, n))
-    return _scores(*sums, smoothing)[0]
+    match, total, closest, length = (part.sum(0, keepdim=True) for part in _against(hypotheses, references, vocab, n))
+    return _scores(match, total, closest, length, smoothing)[0]
 
 
 def self_bleu(ids: Tensor, vocab: int, n: int = 5, smoothing: str = "epsilon") -> Tensor:
@@ -113,8 +113,8 @@ def _against(hypotheses: Tensor, references: Tensor, vocab: int, n: int) -> tupl
 
 def _matched(own: Counts, number: int, allowed: Tensor) -> Tensor:
     """(number,) how many n-grams of each sentence match, each at most as often as ``allowed`` (entries,)."""
-    match = torch.zeros(number, dtype=torch.int64, device=own.count.device)
-    return match.index_add_(0, own.sentence, torch.minimum(own.count, allowed))
+    match = torch.zeros(number, dtype=torch.int64, device=own.times.device)
+    return match.index_add_(0, own.sentence, torch.minimum(own.times, allowed))
 
 
 def _totals(length: Tensor, n: int) -> Tensor:
@@ -124,19 +124,19 @@ def _totals(length: Tensor, n: int) -> Tensor:
 
 def _greatest(counts: Counts, kinds: int) -> Tensor:
     """(kinds,) the greatest count of each n-gram in one sentence; 0 where none has it."""
-    return torch.zeros(kinds, dtype=torch.int64, device=counts.count.device).scatter_reduce_(
-        0, counts.code, counts.count, "amax"
+    return torch.zeros(kinds, dtype=torch.int64, device=counts.times.device).scatter_reduce_(
+        0, counts.code, counts.times, "amax"
     )
 
 
 def _greatest_other(counts: Counts, kinds: int) -> Tensor:
     """(entries,) the greatest count of the entry's n-gram in any sentence but the entry's own."""
     first = _greatest(counts, kinds)
-    attains = counts.count == first[counts.code]
+    attains = counts.times == first[counts.code]
     owner = torch.full_like(first, -1)
     owner.scatter_reduce_(0, counts.code[attains], counts.sentence[attains], "amax")  # one of those that have most
     rest = counts.sentence != owner[counts.code]
-    second = _greatest(Counts(counts.sentence[rest], counts.code[rest], counts.count[rest]), kinds)
+    second = _greatest(Counts(counts.sentence[rest], counts.code[rest], counts.times[rest]), kinds)
     return torch.where(rest, first[counts.code], second[counts.code])
 
 

@@ -32,7 +32,7 @@ def ngram_diversity(ids: Tensor, vocab: int, n: int = 4) -> dict[str, Tensor]:
     """
     distinct, entropy = [], []
     for kinds, (counts,) in ngrams([sentences("ids", ids, vocab)], vocab, n):
-        count = counts.count.new_zeros(max(kinds, 1)).index_add_(0, counts.code, counts.count)
+        count = counts.times.new_zeros(max(kinds, 1)).index_add_(0, counts.code, counts.times)
         count = count.to("cpu" if count.device.type == "mps" else count.device).double()
         total = count.sum().clamp_min(1)
         distinct.append(kinds / total)
@@ -82,8 +82,8 @@ def novelty(ids: Tensor, train: Tensor, vocab: int, n: int = 4) -> dict[str, Ten
     shares = []
     for number, (own, other) in ngrams(sets, vocab, n):
         seen = torch.zeros(max(number, 1), dtype=torch.bool, device=ids.device).index_fill_(0, other.code, True)
-        fresh = (own.count * ~seen[own.code]).sum()
-        shares.append(_share(int(fresh) / max(int(own.count.sum()), 1), ids))
+        fresh = (own.times * ~seen[own.code]).sum()
+        shares.append(_share(int(fresh) / max(int(own.times.sum()), 1), ids))
     return {
         "sequences": _share(1 - int(known[kind[: len(ids)]].sum()) / len(ids), ids),
         "ngrams": torch.stack(shares),

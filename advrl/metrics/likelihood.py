@@ -16,7 +16,7 @@ can make the intervals too short: a forward divergence is not to be trusted to i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from torch import Tensor
 from advrl import checks
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """A mean over independent samples: its value, standard error, interval, and the number of samples."""
 
     value: float
@@ -62,14 +63,14 @@ def nll(log_prob: Tensor, tokens: Tensor | int = 1, level: float = 0.95) -> Esti
         level: chance that the interval covers the expectation.
 
     Raises:
-        ValueError: if there are fewer than two sequences, shapes differ, or a sequence has no token.
+        ValueError: if there are fewer than two sequences, shapes differ, or there is no token.
     """
     if log_prob.ndim != 1 or len(log_prob) < 2:
         raise ValueError(f"log_prob must be (N,) with at least 2 sequences, got shape {tuple(log_prob.shape)}")
     count = torch.full_like(log_prob, tokens) if isinstance(tokens, int) else tokens.to(log_prob)
     checks.same_shape(log_prob=log_prob, tokens=count)
-    if count.min() < 1:
-        raise ValueError(f"every sequence must have at least one token, got {count.min().item():g}")
+    if count.min() < 0 or count.sum() == 0:
+        raise ValueError(f"numbers of tokens must be at least 0 and not all 0, got {count.min().item():g} and more")
     return _interval(-log_prob, count, level)
 
 
