@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrl.metrics import Estimate, Tradeoff, oracle_scores
+from advrl.metrics import Estimate, Tradeoff, nll, oracle_scores
 from advrl.plots import tradeoff_plot
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -74,7 +74,9 @@ def main() -> None:
     torch.manual_seed(0)
     oracle = Oracle(options.oracle)
     held_out, floor = oracle.sample(options.samples)
-    train = torch.cat([oracle.sample(1000)[0] for _ in range(10)])
+    train, of_train = map(torch.cat, zip(*[oracle.sample(1000) for _ in range(10)], strict=True))
+    entropy = nll(of_train, LENGTH)  # of more sequences than the rows'
+    print("floor of 10,000 sequences", entropy, flush=True)
     vocab = len(oracle.out)
     counts = torch.bincount(train.flatten(), minlength=vocab) + 0.1  # so that no token is impossible
     logits = (counts / counts.sum()).log()
@@ -106,11 +108,11 @@ def main() -> None:
             torch.tensor([told["nll_test"].value for told in found]),
         )
     with open(DOCS / "tempered.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    bottom = float(-floor.mean() / LENGTH)
-    tradeoff_plot(sweeps, floor=bottom, out=DOCS / "images" / "tempered.png", title="What temperature alone does")
+    picture = DOCS / "images" / "tempered.png"
+    tradeoff_plot(sweeps, floor=entropy.value, out=picture, title="What temperature alone does")
 
 
 if __name__ == "__main__":
