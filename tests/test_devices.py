@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advrl.agents import AdversarialTrainer, Every, fit
 from advrl.agents.meter import Meter
-from advrl.data import Batches
+from advrl.data import Batches, make_corpus
 from advrl.device import resolve_device
 from advrl.distributions import (
     Binomial,
@@ -44,7 +44,26 @@ from advrl.estimators import (
     reinmax,
     reward_to_go,
 )
-from advrl.metrics import class_shares, confident_share, frechet_distance, memorisation_ratio, precision_recall
+from advrl.metrics import (
+    Tradeoff,
+    class_shares,
+    confident_share,
+    corpus_bleu,
+    diversity_at,
+    duplicates,
+    frechet_distance,
+    interquartile_mean,
+    mean_diversity,
+    memorisation_ratio,
+    ngram_diversity,
+    novelty,
+    oracle_scores,
+    precision_recall,
+    seed_summary,
+    self_bleu,
+    sentence_bleu,
+    step_nll,
+)
 from advrl.nn import FAMILIES, MLP, DCGANDiscriminator, DCGANGenerator, Policy
 from advrl.objectives import GAMES, r1
 from advrl.plots import image_grid
@@ -98,6 +117,27 @@ def all_on_a_tape(logits: torch.Tensor) -> torch.Tensor:
     return tape.loss()
 
 
+def sequence_metrics(ids: torch.Tensor) -> list[torch.Tensor]:
+    seed_summary(ids[:, 0].double(), resamples=10)
+    oracle_scores(*ids.T.float())
+    step_nll(ids.float(), ids > 0)
+    corpus = make_corpus(["a b", "c", "a"])
+    assert corpus.vocabulary.decode(corpus.train)
+    curve = Tradeoff(torch.arange(4.0, device="cpu"), torch.arange(4.0, device="cpu"), ids[0].float())
+    mean_diversity(curve, 0.5, 2.5)
+    return [
+        sentence_bleu(ids, ids, 2),
+        corpus_bleu(ids, ids, 2),
+        self_bleu(ids, 2),
+        *ngram_diversity(ids, 3).values(),
+        *novelty(ids, ids, 3).values(),
+        duplicates(ids, 3),
+        diversity_at(curve, 1.5),
+        interquartile_mean(ids.float()),
+        corpus.train,
+    ]
+
+
 @pytest.mark.usefixtures("meta")
 def test_functions_make_nothing_on_the_default_device():
     logits = torch.zeros(3, 4, device="cpu")
@@ -141,6 +181,7 @@ def test_functions_make_nothing_on_the_default_device():
         frechet_distance(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu")),
         precision_recall(torch.rand(9, 2, device="cpu"), torch.rand(9, 2, device="cpu"), k=2)["coverage"],
         memorisation_ratio(*(torch.rand(9, 2, device="cpu") for _ in range(3))),
+        *sequence_metrics(torch.randint(3, (9, 4), device="cpu").sort(1).values),
         class_shares(torch.zeros(4, dtype=torch.int64, device="cpu"), 3),
         confident_share(logits.softmax(-1)),
         DCGANDiscriminator(1, 8, 2).to_empty(device="cpu")(torch.rand(2, 1, 8, 8, device="cpu")),

@@ -1,4 +1,4 @@
-"""Data: real images as tensors in [0, 1] or as folders, mixtures of Gaussians, and endless batches of them."""
+"""Data: images as tensors in [0, 1] or as folders, lines of text as ids, mixtures of Gaussians, and endless batches."""
 
 from advrl.data.batches import Batches, Draws, Stream, cycle
 from advrl.data.files import load_images
@@ -7,9 +7,15 @@ from advrl.data.mixtures import Mixture, grid, ring
 from advrl.data.pictures import PictureError, Pictures, find_pictures
 from advrl.data.sources import Streamed, open_images
 from advrl.data.stream import PictureBatches
+from advrl.data.text import Corpus, TextStatistics, make_corpus, read_lines
+from advrl.data.tokenisers import TOKENISERS
+from advrl.data.vocabulary import UNKNOWN, Vocabulary
 
 __all__ = [
+    "TOKENISERS",
+    "UNKNOWN",
     "Batches",
+    "Corpus",
     "Draws",
     "ImageData",
     "Mixture",
@@ -18,11 +24,15 @@ __all__ = [
     "Pictures",
     "Stream",
     "Streamed",
+    "TextStatistics",
+    "Vocabulary",
     "cycle",
     "digits",
     "find_pictures",
     "grid",
     "load_images",
+    "make_corpus",
     "open_images",
+    "read_lines",
     "ring",
 ]

@@ -1,16 +1,47 @@
 """Metrics: how near a set of samples is to a set of real ones, as functions of tensors, in double precision."""
 
+from advrl.metrics.alarms import Alarm, duplicate_alarm, entropy_alarm, floor_alarm
+from advrl.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
 from advrl.metrics.classes import class_shares, confident_share
+from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
+from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
+from advrl.metrics.seeds import SeedSummary, interquartile_mean, paired_summary, seed_summary
+from advrl.metrics.tradeoff import Tradeoff, diversity_at, mean_diversity, shared_quality, tradeoff_gap
 
 __all__ = [
+    "Alarm",
+    "Estimate",
     "ModeCoverage",
+    "SeedSummary",
+    "Tradeoff",
     "class_shares",
     "confident_share",
+    "corpus_bleu",
+    "diversity_at",
+    "duplicate_alarm",
+    "duplicates",
+    "entropy_alarm",
+    "floor_alarm",
     "frechet_distance",
+    "interquartile_mean",
+    "kl",
+    "mean_diversity",
+    "mean_estimate",
     "memorisation_ratio",
     "mode_coverage",
+    "ngram_diversity",
+    "nll",
+    "novelty",
+    "oracle_scores",
+    "paired_summary",
     "precision_recall",
+    "seed_summary",
+    "self_bleu",
+    "sentence_bleu",
+    "shared_quality",
+    "step_nll",
+    "tradeoff_gap",
 ]

@@ -13,10 +13,12 @@ from advrl.plots.shares import class_share_plot
 from advrl.plots.style import save_figure, style
 from advrl.plots.sweeps import animate_values, bounds_plot, gambler_plot, value_bars
 from advrl.plots.table import read_metrics
+from advrl.plots.tradeoff import Sweep, tradeoff_plot
 
 __all__ = [
     "DIRECTIONS",
     "Frame",
+    "Sweep",
     "action_map",
     "animate_values",
     "bounds_plot",
@@ -38,6 +40,7 @@ __all__ = [
     "save_png",
     "style",
     "t_interval",
+    "tradeoff_plot",
     "value_bars",
     "value_map",
 ]
