@@ -12,18 +12,25 @@ from advrl.games.game import (
     vector_field,
     zero_sum,
 )
+from advrl.games.rates import alternating_invariant, averaged_radius, eigenvalues, orbit, rate, threshold
 
 __all__ = [
     "Game",
+    "alternating_invariant",
+    "averaged_radius",
     "bilinear",
     "dirac_eigenvalues",
     "dirac_gan",
+    "eigenvalues",
     "flatten",
     "hessian_product",
     "jacobian",
     "jacobian_product",
     "jacobian_transpose_product",
+    "orbit",
     "quadratic",
+    "rate",
+    "threshold",
     "unflatten",
     "vector_field",
     "zero_sum",
