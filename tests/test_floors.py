@@ -23,6 +23,7 @@ BESIDE = {
     ("device", "distributed"),
     ("estimators", "distributions"),
     ("tabular", "objectives"),
+    ("games", "objectives"),
     ("games", "tabular"),
     ("plots", "checks"),
     ("plots", "files"),

@@ -26,6 +26,7 @@ from advrl.games.matrix import (
 )
 from advrl.games.rates import alternating_invariant, averaged_radius, eigenvalues, orbit, rate, threshold
 from advrl.games.ratio import ratio_value
+from advrl.games.spectrum import gan_game, spectrum, stability_limit
 
 __all__ = [
     "Game",
@@ -46,6 +47,7 @@ __all__ = [
     "finite_gan",
     "flatten",
     "forward_kl_fit",
+    "gan_game",
     "gan_gap",
     "hedge",
     "hessian_product",
@@ -63,6 +65,8 @@ __all__ = [
     "regret_matching",
     "reverse_kl_fit",
     "rock_paper_scissors",
+    "spectrum",
+    "stability_limit",
     "threshold",
     "total_variation",
     "unflatten",
