@@ -1,6 +1,8 @@
 """Rates on V = x y: the table's formulas, and eigenvalues of steps taken by code that knows none of them."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +139,21 @@ def test_the_table(eta):
         table["lookahead", (("k", k), ("alpha", 0.4))] = 1 - 2 * 0.4 * 0.6 * (1 - math.cos(k * turn))
     for (rule, settings), exact in table.items():
         assert abs(rate(rule, eta, **dict(settings)) - exact) < 1e-10, rule
+
+
+def test_the_page_prints_what_is_computed():
+    page = (Path(__file__).parents[1] / "docs" / "games.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\| `rate\((.+?)\)` \| ([0-9.]+) \| ([0-9.]+) \| (.*?) ?\|$", page, re.MULTILINE)
+    assert {row[0].split('"')[1] for row in rows} == set(RULES)
+    for call, first, second, limit in rows:
+        rule, settings = re.fullmatch(r'"([a-z-]+)", eta(?:, (.+))?', call).groups()
+        options = eval(f"dict({settings or ''})", {"dict": dict})
+        assert [f"{rate(rule, eta, **options):.4f}" for eta in (0.1, 0.3)] == [first, second], call
+        if rule == "momentum":
+            assert (rate(rule, 1e-3, **options) < 1) == (limit != "never")
+        else:
+            found = threshold(rule, **options)
+            assert {0.0: "never", math.inf: "always"}.get(found, f"{found:.4f}") == limit, call
 
 
 def test_the_printed_numbers():
