@@ -260,3 +260,6 @@ def test_wrong_use_says_so():
         rate("unrolled", 0.1, k=0)
     with pytest.raises(ValueError, match="alpha"):
         rate("lookahead", 0.1, k=5, alpha=0.0)
+    for settings in ({}, {"gamma": 0.5, "beta": 0.1}):
+        with pytest.raises(TypeError, match="argument"):
+            threshold("consensus", **settings)

@@ -36,6 +36,7 @@ class Game:
     """Two losses of two players, each () and pure: no state, no randomness, no change in place.
 
     A game is called like its function, so wherever a game is asked for, a plain function of (x, y) will do.
+    Not to be taken for ``advrl.objectives.Game``, what a GAN's players pay for logits.
 
     Args:
         name: for tables and messages.
