@@ -1,4 +1,4 @@
-"""What a generator is given before it starts: noise, or one of the rows of a table, such as classes. Shapes: C numbers."""
+"""What a generator is given before it starts: noise, or a row of a table, such as classes. Shapes: C numbers."""
 
 from __future__ import annotations
 
