@@ -24,9 +24,10 @@ from advrl.envs import (
     SequenceVectorEnv,
     check_vector_env,
 )
-from advrl.objectives import GAMES, minimax, non_saturating, reverse_kl
+from advrl.objectives import GAMES, Objective, minimax, non_saturating, reverse_kl
 
 CLASSES = torch.eye(3)
+PAIRING = Objective("pairing", minimax.d_loss, lambda fake, real: fake - real, needs_real=True)
 
 
 def first_token(tokens, *context):
@@ -35,7 +36,7 @@ def first_token(tokens, *context):
 
 CASES = {
     "sequence": ("advrl/Sequence-v0", {}),
-    "with an end": ("advrl/Sequence-v0", {"vocab": 3, "length": 5, "eos": True, "min_length": 1}),
+    "with an end": ("advrl/Sequence-v0", {"vocab": 3, "length": 5, "eos": True}),
     "one place": ("advrl/Sequence-v0", {"vocab": 2, "length": 1}),
     "noise given": ("advrl/Sequence-v0", {"vocab": 3, "length": 4, "eos": True, "context": 2, "reward": first_token}),
     "class given": ("advrl/Sequence-v0", {"vocab": 3, "length": 4, "context": CLASSES, "reward": first_token}),
@@ -85,7 +86,7 @@ def test_the_batch_is_its_singles_side_by_side(id, options, mode):
 
 @cases
 def test_a_run_is_that_of_gymnasium_s_own_vector_environment(id, options):
-    """The same keys, dtypes and contents as SyncVectorEnv of the single environments, end by end; contexts are given."""
+    """The same keys, dtypes and contents as SyncVectorEnv of the single environments, ends included."""
     options = options | {"latent": CLASSES[:1]} if "Shot" in id or "GAN" in id else options
     options = options | {"context": CLASSES[:1]} if "context" in options else options  # one context: nothing is random
     ours = gym.make_vec(id, num_envs=4, **options)
@@ -232,7 +233,7 @@ def test_rewards_of_one_sign_favour_a_length(eos, optimum):
 
     score = DiscriminatorScore(blind, objective)
     env = SequenceEnv(vocab=2, length=4, eos=eos, dense=True, reward=lambda x: score(x.float()))
-    mdp, states = to_mdp(env)
+    mdp, _ = to_mdp(env)
     plan = backward_induction(mdp, 4)
     best = float(plan.V[0][0]) / (1 if optimum == "long" else -1)
     expected = 1 if eos and optimum == "short" else 4
@@ -311,7 +312,7 @@ def test_named_rewards_are_best_where_they_should_be():
         (lambda: SequenceEnv(render_mode="human"), ValueError, r"render_mode must be one of \['ansi', 'rgb_array'\]"),
         (lambda: SequenceVectorEnv(0), ValueError, "num_envs must be at least 1"),
         (lambda: SequenceVectorEnv(autoreset_mode="Never"), ValueError, "'Never' is not a valid AutoresetMode"),
-        (lambda: DiscriminatorScore(nn.Linear(2, 1), GAMES["relativistic"].objective), ValueError, "compares fakes"),
+        (lambda: DiscriminatorScore(nn.Linear(2, 1), PAIRING), ValueError, "compares fakes"),
         (lambda: OneShotGeneration(reward=DiscriminatorScore(nn.Linear(2, 1, device="meta"))), ValueError,
          "the discriminator is on meta, but the environment on cpu"),
     ],
@@ -379,10 +380,10 @@ def test_order_is_enforced():
     single.step(0)
     with pytest.raises(ResetNeeded, match="the episode is over"):
         single.step(0)
+    bandit = OneShotVectorEnv(2)
+    bandit.reset(seed=0)
     with pytest.raises(TypeError, match="no numbers that could be masked"):
-        env = OneShotVectorEnv(2)
-        env.reset(seed=0)
-        env.action_masks()
+        bandit.action_masks()
     with pytest.raises(ValueError, match="takes no context"):
         single.reset(options={"context": [0.0]})
     with pytest.raises(TypeError, match="seed must be one integer"):
