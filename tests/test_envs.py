@@ -340,7 +340,7 @@ def stepped(env, actions, **reset):
         ({"reward": lambda x: np.ones(len(x))}, [0, 1], TypeError, "must return a tensor"),
         ({"reward": lambda x: torch.ones(len(x), device="meta")}, [0, 1], ValueError, "the rewards are on meta"),
         ({"reward": lambda x: x[:, 0].float().log()}, [1, 0], ValueError, r"samples 1 \(1 of 2\) are not: .* has -inf"),
-        ({"reward": DiscriminatorScore(nn.Identity())}, [0, 1], ValueError, r"must give logits \(2,\)"),
+        ({"reward": DiscriminatorScore(nn.Embedding(4, 2))}, [0, 1], ValueError, r"must give logits \(2,\)"),
     ],
 )
 def test_what_cannot_be_done_is_refused(options, actions, error, message):
