@@ -1,7 +1,9 @@
 """``advrl bench envs`` runs, and a contender that pays something else is noticed before it is timed."""
 
 import csv
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,12 @@ def test_the_benchmark_writes_a_row_for_each(tmp_path, capsys):
         "batch", "batch", "dynamics", "SyncVectorEnv of plain", "SyncVectorEnv of single"]  # fmt: skip
     assert all(float(row["low"]) <= float(row["steps_per_second"]) <= float(row["high"]) for row in rows)
     assert "SyncVectorEnv of plain" in capsys.readouterr().out
+
+
+def test_stable_baselines_beside_it(tmp_path):
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "envs.py"))
+    rows = run(Options(8, 2, rounds=1, seconds=0.001, out=tmp_path), lambda: tmp_path, more=script["dummies"])
+    assert [row["environment"] for row in rows[-2:]] == ["DummyVecEnv of plain", "DummyVecEnv of single"]
 
 
 def test_a_wrong_contender_is_noticed():
