@@ -78,11 +78,11 @@ class CanvasGeneration(Generation):
 
     def line(self, start: Tensor, end: Tensor) -> Tensor:
         """(n, S^2) ink in [0, 1] of lines between places (n, 2): 1 on the line, 0 from a pixel off."""
-        along = end - start
-        offset = self._pixels - start[:, None]  # (n, S^2, 2)
-        length = along.square().sum(-1, keepdim=True)
-        share = ((offset * along[:, None]).sum(-1) / length.clamp(min=1e-9)).clamp(0, 1)
-        distance = (offset - share[..., None] * along[:, None]).norm(dim=-1)
+        (row, column), (down, right) = start.T[..., None], (end - start).T[..., None]  # (n, 1) each: planes are quick
+        y, x = self._pixels[:, 0] - row, self._pixels[:, 1] - column  # (n, S^2) from the start
+        length = (down**2 + right**2).clamp(min=1e-9)
+        share = ((y * down + x * right) / length).clamp(0, 1)  # of the way, at the line's nearest place
+        distance = torch.hypot(y - share * down, x - share * right)
         return (1 - distance).clamp(0, 1)
 
     def observe(self, state: State) -> Tensor:
