@@ -209,7 +209,7 @@ def run(
             f"{row['batch_is_faster_by']:8.1f}x"
         )
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0])
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     path = write_atomically((options.out or folder()) / "envs.csv", text.getvalue().encode())
