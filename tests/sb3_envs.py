@@ -63,6 +63,9 @@ class Tokens(VectorEnv):
         self.tokens[done], self.t[done] = self.vocab, 0
         return self._obs(self.tokens), reward, terminated, truncated, infos
 
+    def sizes(self):
+        return self.vocab, self.length
+
     def render(self):
         return tuple(np.full((2, 2, 3), int(self.t[i]), dtype=np.uint8) for i in range(self.num_envs))
 
