@@ -12,7 +12,7 @@ PPO(..., env).learn(..., callback=DiscriminatorCallback(...))    which trains th
 from advrl.agents.sb3_discriminator import DiscriminatorCallback, load_agent, save_agent
 from advrl.agents.sb3_env import SB3VecEnv
 from advrl.agents.sb3_generate import generate
-from advrl.agents.sb3_policy import GeneratorPolicy
+from advrl.agents.sb3_policy import GeneratorPolicy, TokenFeatures
 from advrl.agents.sb3_replay import RelabelDictReplayBuffer, RelabelReplayBuffer
 from advrl.agents.sb3_reward import DiscriminatorReward
 
@@ -23,6 +23,7 @@ __all__ = [
     "RelabelDictReplayBuffer",
     "RelabelReplayBuffer",
     "SB3VecEnv",
+    "TokenFeatures",
     "generate",
     "load_agent",
     "save_agent",
