@@ -228,7 +228,7 @@ def _bootstrap(model: OnPolicyAlgorithm) -> tuple[Tensor, np.ndarray]:
     obs, starts = model._last_obs, model._last_episode_starts
     assert obs is not None and starts is not None
     with torch.no_grad():
-        tensors = obs_as_tensor(obs, model.device)  # type: ignore[arg-type]
+        tensors = obs_as_tensor(obs, model.device)
         states = getattr(model, "_last_lstm_states", None)
         if states is None:
             return model.policy.predict_values(tensors), starts

@@ -73,7 +73,8 @@ class SB3VecEnv(VecEnv):
         if any(options != self._options[0] for options in self._options):
             raise ValueError("the environments of a batch share their options: give set_options one dict")
         obs, infos = self.env.reset(seed=self._seeds[0], options=self._options[0] or None)
-        self._reset_seeds(), self._reset_options()
+        self._reset_seeds()
+        self._reset_options()
         self._masks = infos.get("action_mask")
         self.reset_infos = [_row(infos, i) for i in range(self.num_envs)]
         return _copied(obs)
@@ -89,8 +90,8 @@ class SB3VecEnv(VecEnv):
         self._masks = told.get("action_mask")
         dones = np.logical_or(terminated, truncated)
         infos = list(self._blank)
-        ended = np.flatnonzero(dones)
-        if len(ended):
+        ended: list[int] = np.flatnonzero(dones).tolist()
+        if ended:
             if "final_obs" not in told:
                 raise ValueError("episodes ended, but the environment's infos have no 'final_obs': see SAME_STEP")
             final, last = told["final_obs"], told.get("final_info", {})
@@ -153,7 +154,8 @@ class SB3VecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """One frame for each environment."""
-        return list(self.env.render() or [None] * self.num_envs)
+        frames: Any = self.env.render()
+        return list(frames or [None] * self.num_envs)
 
     def _attribute(self, name: str) -> Any:
         try:

@@ -56,7 +56,7 @@ class PolicyDistribution(ActionDistribution):
     distribution: Distribution
 
     def __init__(self, action_space: spaces.Space[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shape = tuple(action_space.shape or ())
 
     def proba_distribution_net(self) -> nn.Module:

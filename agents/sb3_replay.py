@@ -30,7 +30,7 @@ class Relabelled(_Buffer):
     reward: DiscriminatorReward | None = None
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
-        batch: ReplayBufferSamples | DictReplayBufferSamples = super()._get_samples(batch_inds, env)  # type: ignore[assignment]
+        batch: ReplayBufferSamples | DictReplayBufferSamples = super()._get_samples(batch_inds, env)
         last = batch.dones.flatten() > 0  # without time limits
         if self.reward is None or not bool(last.any()):
             return batch

@@ -179,7 +179,7 @@ def test_other_autoreset_modes_are_refused(mode):
         (gym.spaces.Text(5), "takes Box"),
         (gym.spaces.Tuple((gym.spaces.Discrete(2),)), "takes Box"),
         (gym.spaces.Discrete(3, start=1), "counts from 0"),
-        (gym.spaces.MultiDiscrete([[2, 3], [4, 5]]), "one dimension"),
+        (gym.spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), "one dimension"),
         (gym.spaces.Dict({"a": gym.spaces.Dict({"b": gym.spaces.Discrete(2)})}), "'a' is a Dict itself"),
         (gym.spaces.Dict({"a": gym.spaces.Text(5)}), "observation 'a' space"),
     ],

@@ -252,7 +252,7 @@ def test_wrong_set_ups_are_refused():
     with pytest.raises(ValueError, match="never forget"):
         scaled.learn(16, callback=DiscriminatorCallback(reward, ones()))
     with pytest.raises(ValueError, match="did you mean 'relabel'"):
-        DiscriminatorCallback(reward, ones(), reward_timing="relable")  # type: ignore[arg-type]
+        DiscriminatorCallback(reward, ones(), reward_timing="relable")
     with pytest.raises(ValueError, match="give history="):
         DiscriminatorCallback(reward, ones(), held_out=1.0)
     with pytest.raises(ValueError, match="held_out must be"):
