@@ -26,7 +26,7 @@ from advrl.agents.adversarial import _one_each, update
 from advrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from advrl.agents.sb3_env import chain
 from advrl.agents.sb3_replay import Relabelled
-from advrl.agents.sb3_reward import DiscriminatorReward, Finished
+from advrl.agents.sb3_reward import DiscriminatorReward, Finished, mode
 from advrl.checks import choice, integer, number
 from advrl.objectives import Penalty
 
@@ -166,13 +166,11 @@ class DiscriminatorCallback(BaseCallback):
 
         real = next(self.real).to(self.reward.device)
         fake = pool[torch.randint(len(pool), (len(real),), device=pool.device)]
-        training = discriminator.training
-        discriminator.train()
-        game = loss = self.reward.game.objective.d_loss(logits(real), logits(fake)).mean()
-        for weight, penalty in self.penalties:
-            loss = loss + weight * penalty(logits, real, fake).mean()
-        update(self.optimiser, loss)
-        discriminator.train(training)
+        with mode(discriminator, training=True):
+            game = loss = self.reward.game.objective.d_loss(logits(real), logits(fake)).mean()
+            for weight, penalty in self.penalties:
+                loss = loss + weight * penalty(logits, real, fake).mean()
+            update(self.optimiser, loss)
         return game.detach()
 
     def _pay_again(self, finished: list[Finished]) -> np.ndarray:

@@ -167,7 +167,10 @@ class SB3VecEnv(VecEnv):
         own = getattr(self.env.unwrapped, MASKS, None)
         if own is None and self._masks is None:
             raise AttributeError("the environment has neither action_masks() nor an action_mask in its infos")
-        masks = np.asarray(self._masks if own is None else own() if callable(own) else own, dtype=bool)
+        try:
+            masks = np.asarray(self._masks if own is None else own(), dtype=bool)
+        except TypeError as error:  # so our environments say that their actions have no numbers
+            raise AttributeError(str(error)) from error
         if len(masks) != self.num_envs:
             raise ValueError(f"action masks must have {self.num_envs} rows, got shape {masks.shape}")
         return masks

@@ -28,6 +28,18 @@ Sample = Callable[[Any, Tensor], Tensor]  # (last observations (k, *shape) or a 
 SAMPLES: dict[str, Sample] = {"observation": lambda observation, _: observation, "action": lambda _, action: action}
 
 
+@contextmanager
+def mode(network: nn.Module, training: bool) -> Iterator[None]:
+    """Inside, all of a network is in training or evaluation mode; afterwards each part is as it was."""
+    before = [(part, part.training) for part in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for part, was in before:
+            part.training = was
+
+
 class Finished(NamedTuple):
     """Samples that finished in one step of the rollout.
 
@@ -125,13 +137,8 @@ class DiscriminatorReward(VecEnvWrapper):
 
     def logits(self, samples: Tensor) -> Tensor:
         """The discriminator's logits (k,), in evaluation mode and without gradient."""
-        training = self.discriminator.training
-        self.discriminator.eval()
-        try:
-            with torch.no_grad():
-                return _one_each(self.discriminator(samples), samples)
-        finally:
-            self.discriminator.train(training)
+        with mode(self.discriminator, training=False), torch.no_grad():
+            return _one_each(self.discriminator(samples), samples)
 
     def score(self, samples: Tensor) -> np.ndarray:
         """-c(D(x)), (k,), of samples (k, *event)."""
