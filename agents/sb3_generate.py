@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal, OneHotCategorical
 
 from advrl.agents.sb3_env import MASKS, SB3VecEnv, chain
-from advrl.agents.sb3_reward import SAMPLES, DiscriminatorReward, Sample, stacked
-from advrl.checks import choice, integer, number
+from advrl.agents.sb3_reward import DiscriminatorReward, Sample, sample_of, stacked
+from advrl.checks import integer, number
 from advrl.distributions import OneHotCategorical as ExactOneHot
 
 
@@ -46,7 +46,7 @@ def generate(
         deterministic: take the likeliest action.
         return_log_prob: also return the log-probability of what was done under the policy at temperature 1, summed
             over the episode.
-        sample: as for :class:`DiscriminatorReward`; by default as the one in ``env`` has it, or the last observation.
+        sample: as for :class:`DiscriminatorReward`; by default as the one in ``env`` has it.
 
     Returns:
         (n, *event) samples, on the CPU; with ``return_log_prob`` also (n,) log-probabilities.
@@ -63,8 +63,7 @@ def generate(
     if not hasattr(model.policy, "get_distribution") and (temperature != 1 or return_log_prob):
         raise ValueError(f"the policy of {type(model).__name__} has no distribution to temper or to evaluate")
     rewards = [part for part in chain(venv) if isinstance(part, DiscriminatorReward)]
-    find = rewards[0].sample if rewards and sample is None else sample or "observation"
-    finder = SAMPLES[choice("sample", find, SAMPLES)] if isinstance(find, str) else find
+    finder = rewards[0].sample if rewards and sample is None else sample_of(venv, sample)
     model.policy.set_training_mode(False)
     with ExitStack() as stack, torch.no_grad():
         for part in rewards:

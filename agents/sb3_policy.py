@@ -58,6 +58,7 @@ class PolicyDistribution(ActionDistribution):
     def __init__(self, action_space: spaces.Space[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shape = tuple(action_space.shape or ())
+        self.real = isinstance(action_space, spaces.Box)
 
     def proba_distribution_net(self) -> nn.Module:
         """Nothing stands between the generator and its distribution."""
@@ -77,7 +78,7 @@ class PolicyDistribution(ActionDistribution):
         """Values (B, *event) as actions (B, *shape)."""
         if self.classes > 1:
             x = x.argmax(-1)
-        return x.reshape(len(x), *self.shape)
+        return (x if self.real else x.long()).reshape(len(x), *self.shape)
 
     def value(self, actions: Tensor) -> Tensor:
         """Actions (B, *shape), or flat, as values (B, *event)."""

@@ -20,12 +20,33 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import _one_each
+from advrl.agents.sb3_env import SB3VecEnv
 from advrl.checks import choice, number
+from advrl.envs import OneShotGeneration, SequenceGeneration
 from advrl.objectives import Game, Objective, non_saturating
 
 Sample = Callable[[Any, Tensor], Tensor]  # (last observations (k, *shape) or a dict of them, last actions (k, *shape))
 
 SAMPLES: dict[str, Sample] = {"observation": lambda observation, _: observation, "action": lambda _, action: action}
+
+
+def sample_of(venv: VecEnv, given: str | Sample | None) -> Sample:
+    """The function that finds finished samples: the given one, by name, or what the environment's kind says.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if isinstance(given, str):
+        return SAMPLES[choice("sample", given, SAMPLES)]
+    if given is not None:
+        return given
+    inner = venv.unwrapped
+    task = getattr(inner.env.unwrapped, "dynamics", None) if isinstance(inner, SB3VecEnv) else None
+    if isinstance(task, OneShotGeneration):
+        return lambda _, action: task.decode(action)
+    if isinstance(task, SequenceGeneration) and task.contexts is not None:
+        return lambda observation, _: observation["tokens"]
+    return SAMPLES["observation"]
 
 
 @contextmanager
@@ -94,8 +115,9 @@ class DiscriminatorReward(VecEnvWrapper):
         venv: for instance an :class:`SB3VecEnv`.
         discriminator: maps samples (k, *event) to logits (k,) or (k, 1).
         objective: the game; its cost of the logit, negated, is the reward.
-        sample: where the finished sample is found: the last ``observation``, the last ``action`` (in one-step
-            environments), or a function of both, as tensors on the discriminator's device.
+        sample: where the finished sample is found: the last ``observation``, the last ``action``, or a function of
+            both, as tensors on the discriminator's device. By default what a reward of ``advrl.envs`` would see:
+            tokens, decoded one-shot samples; the last observation in other environments.
         normalise: decay of :class:`RewardScale`, per n rewards; None pays what the objective says. A shift of
             all final rewards changes no policy as long as each episode ends once and is not discounted.
 
@@ -110,7 +132,7 @@ class DiscriminatorReward(VecEnvWrapper):
         discriminator: nn.Module,
         objective: Objective | Game = non_saturating,
         *,
-        sample: str | Sample = "observation",
+        sample: str | Sample | None = None,
         normalise: float | None = None,
     ) -> None:
         game = objective if isinstance(objective, Game) else Game(objective)
@@ -121,7 +143,7 @@ class DiscriminatorReward(VecEnvWrapper):
             )
         super().__init__(venv)
         self.discriminator, self.game = discriminator, game
-        self.sample = SAMPLES[choice("sample", sample, SAMPLES)] if isinstance(sample, str) else sample
+        self.sample = sample_of(venv, sample)
         self.scale = None if normalise is None else RewardScale(normalise, venv.num_envs)
         self.frozen_scale = False  # the callback relabels, and counts rewards then
         self.finished: list[Finished] | None = None  # the callback collects them

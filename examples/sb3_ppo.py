@@ -2,7 +2,7 @@
 
     python examples/sb3_ppo.py
 
-Words of six letters from an alphabet of eight come from a source that nobody tells the agent: which letter follows
+Words of five letters from an alphabet of six come from a source that nobody tells the agent: which letter follows
 which is a table of chances. PPO writes letter by letter, and a discriminator that sees real words and PPO's pays each
 finished word. The environment's own reward is the source's log-probability of the word. It is logged, and never paid.
 """
@@ -21,7 +21,7 @@ from advrl.data import Batches
 from advrl.objectives import reverse_kl
 from advrl.tabular import LayeredTree, jensen_shannon
 
-VOCAB, LENGTH, ENVS, ROUNDS = 8, 6, 256, 40
+VOCAB, LENGTH, ENVS, ROUNDS = 6, 5, 256, 30
 torch.manual_seed(0)
 torch.set_num_threads(1)  # small networks
 
@@ -29,7 +29,7 @@ torch.set_num_threads(1)  # small networks
 follows = (1.5 * torch.randn(VOCAB, VOCAB)).log_softmax(-1)
 
 
-def log_prob(words):  # (N, 6) -> (N,)
+def log_prob(words):  # (N, 5) -> (N,)
     return follows[words[:, :-1], words[:, 1:]].sum(1) - torch.tensor(float(VOCAB)).log()
 
 
@@ -41,7 +41,7 @@ def draw(n):
 
 
 class Discriminator(nn.Module):
-    """Words (N, 6) to logits (N,): which letter is where, and which follows which."""
+    """Words (N, 5) to logits (N,): which letter is where, and which follows which."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ model = PPO(
     gamma=1.0,
     gae_lambda=1.0,  # the reward comes at the end, and the critic has a moving target
     normalize_advantage=False,  # else steps stay as large when the discriminator has nothing left to say
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     policy_kwargs={"features_extractor_class": TokenFeatures},
     seed=0,
     device="cpu",
@@ -81,11 +81,11 @@ for done in range(0, ROUNDS, 10):
     words = generate(model, 2048)
     print(f"after {done + 10:3d} rollouts {log_prob(words).mean():.2f}, {len(words.unique(dim=0)):,} of 2,048 differ")
 
-# Close to the source, or just likely? All 262,144 words are few enough to add up.
+# Close to the source, or just likely? All 7,776 words are few enough to add up.
 tree = LayeredTree(VOCAB, LENGTH, log_prob)
 
 
-def policy(prefix):  # (N, t) -> (N, 8) logits
+def policy(prefix):  # (N, t) -> (N, 6) logits
     seen = torch.full((len(prefix), LENGTH), VOCAB)
     seen[:, : prefix.shape[1]] = prefix
     return model.policy.get_distribution(seen).distribution.logits
