@@ -7,6 +7,9 @@ if __name__ == "envs":  # imported by its folder's name, in a checkout
 else:
     import gymnasium as _gymnasium
 
+    from advrl.envs.bridge import to_mdp
+    from advrl.envs.canvas import CanvasEnv, CanvasGeneration, CanvasVectorEnv
+    from advrl.envs.checker import check_vector_env
     from advrl.envs.generation import Generation
     from advrl.envs.gridworld import MAPS, GridWorldEnv, GridWorldVectorEnv
     from advrl.envs.oneshot import OneShotEnv, OneShotGeneration, OneShotVectorEnv
@@ -23,6 +26,7 @@ else:
     )
     for _name, _where, _options in (
         ("Sequence", "sequence:Sequence", {}),
+        ("Canvas", "canvas:Canvas", {}),
         ("OneShot", "oneshot:OneShot", {}),
         ("GAN1D", "oneshot:OneShot", {"latent": 1, "shape": [1], "reward": "two-modes"}),
         (
@@ -41,6 +45,9 @@ else:
     __all__ = [
         "MAPS",
         "REWARDS",
+        "CanvasEnv",
+        "CanvasGeneration",
+        "CanvasVectorEnv",
         "DiscriminatorScore",
         "Dynamics",
         "Generation",
@@ -56,4 +63,6 @@ else:
         "SequenceVectorEnv",
         "TabularEnv",
         "TabularVectorEnv",
+        "check_vector_env",
+        "to_mdp",
     ]

@@ -1,4 +1,4 @@
-"""What a generator is given before it starts: noise, or one of the rows of a table, such as classes. Shapes: C numbers."""
+"""What a generator is given before it starts: noise, or a row of a table, such as classes. Shapes: C numbers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ class Contexts:
     def __init__(self, given: int | Tensor, device: torch.device) -> None:
         self.device = device
         self.table: Tensor | None = None
-        low: float | np.ndarray = -BOUND
-        high: float | np.ndarray = BOUND
+        low, high = -BOUND, BOUND
         if isinstance(given, Tensor):
             if given.dim() != 2 or 0 in given.shape or not given.is_floating_point():
                 raise ValueError(
@@ -40,7 +39,8 @@ class Contexts:
                 )
             self.table = finite("context", given).detach().to(device=device, dtype=torch.float32)
             self.size = given.shape[1]
-            low, high = self.table.amin(0).cpu().numpy(), self.table.amax(0).cpu().numpy()
+            low, high = self.table.min().item(), self.table.max().item()
+            high = max(high, low + 1)  # Gymnasium warns of spaces of one point
         else:
             self.size = integer("context", given)
         self.space = gym.spaces.Box(low, high, (self.size,), np.float32)
@@ -62,14 +62,11 @@ class Contexts:
         value = to_device("context", given, self.device).to(torch.float32)
         if tuple(value.shape) != (n, self.size):
             raise ValueError(f"context must have shape ({n}, {self.size}), got {tuple(value.shape)}")
-        low, high = (torch.as_tensor(b, device=self.device) for b in (self.space.low, self.space.high))
+        low, high = float(self.space.low[0]), float(self.space.high[0])
         outside = ~((value >= low) & (value <= high))
         if bool(outside.any()):
             i, j = outside.nonzero()[0].tolist()
-            raise ValueError(
-                f"context {i} has {float(value[i, j])} in place {j}, outside of "
-                f"[{self.space.low[j]:g}, {self.space.high[j]:g}]"
-            )
+            raise ValueError(f"context {i} has {float(value[i, j])} in place {j}, outside of [{low:g}, {high:g}]")
         return value
 
 

@@ -58,7 +58,7 @@ class Generation(ABC):
 
     @abstractmethod
     def advance(self, state: State, action: Tensor) -> tuple[State, Tensor]:
-        """The state after actions (n, *action), and (n,) bool whether the sample is finished; nothing is paid or checked."""
+        """The state after actions (n, *action), and (n,) bool whether the sample is finished; nothing is paid."""
 
     @abstractmethod
     def observe(self, state: State) -> Tensor | dict[str, Tensor]:
@@ -105,14 +105,14 @@ class Generation(ABC):
     def pay(self, state: State, rows: Tensor) -> Tensor:
         """(n,) rewards of the samples as they are, in one call for ``rows`` (n,) bool; 0 for the others."""
         count, n = int(rows.sum()), len(rows)
-        paid = torch.zeros(n, dtype=torch.float32, device=self.device)
         if count == 0:
-            return paid
+            return torch.zeros(n, dtype=torch.float32, device=self.device)
         given = [self.sample(state)] + ([state["context"]] if self.conditional else [])
         if count == n:
             return checked(self.reward, *given)
         index = rows.nonzero().squeeze(1)
-        return paid.index_copy(0, index, checked(self.reward, *(x[index] for x in given)))
+        value = checked(self.reward, *(x[index] for x in given))
+        return torch.zeros(n, dtype=value.dtype, device=self.device).index_copy(0, index, value)
 
     def actions(self, given: object, n: int) -> Tensor:
         """A user's actions as a tensor (n, *action).

@@ -1,4 +1,7 @@
-"""A whole sample in one step, a contextual bandit: ``gymnasium.make("advrl/OneShot-v0")``. Shapes: n episodes, E numbers."""
+"""A whole sample in one step, a contextual bandit: ``gymnasium.make("advrl/OneShot-v0")``.
+
+Shapes: n episodes, C numbers of noise, E numbers of a sample.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ KINDS = ("box", "binary", "levels")
 
 
 class OneShotGeneration(Generation):
-    """The game of a GAN's generator as a bandit: noise z is seen, the action is the sample, r(x) is paid, and it is over.
+    """The game of a GAN's generator as a bandit: it sees noise z, its action is the sample x, it is paid r(x).
 
-    Observation: z (C,), standard normal, cut at +-5. Action: the sample, E numbers: with ``kind="box"`` in [-1, 1], with
-    ``"binary"`` 0 or 1, with ``"levels"`` 0 .. levels - 1. The reward sees them as samples (n, *shape) in [-1, 1],
-    whatever the kind.
+    Observation: z (C,), standard normal, cut at +-5. Action: the sample, E numbers: with ``kind="box"`` in [-1, 1],
+    with ``"binary"`` 0 or 1, with ``"levels"`` 0 .. levels - 1. The reward sees them as samples (n, *shape) in [-1, 1],
+    whatever the kind. The episode terminates with its one step.
 
     Args:
         latent: C, numbers of noise, or a table (K, C) of contexts that are equally likely.
@@ -44,8 +47,8 @@ class OneShotGeneration(Generation):
     contexts: Contexts
 
     def __init__(
-        self, latent: int | Tensor = 2, shape: Sequence[int] = (2,), reward: str | Reward = "ring", *, kind: str = "box",
-        levels: int | None = None, conditional: bool = False, device: torch.device | str = "cpu",
+        self, latent: int | Tensor = 2, shape: Sequence[int] = (2,), reward: str | Reward = "ring", *,
+        kind: str = "box", levels: int | None = None, conditional: bool = False, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         super().__init__(reward, context=latent, conditional=conditional, device=device)
         self.kind = choice("kind", kind, KINDS)
@@ -94,7 +97,9 @@ class OneShotGeneration(Generation):
 
 
 class OneShotEnv(GenerationEnv):
-    """:class:`OneShotGeneration`, one sample at a time. ``advrl/OneShot-v0``, ``GAN1D-v0``, ``DigitsOneShot-v0``. Version 0.
+    """:class:`OneShotGeneration`, one sample at a time: ``advrl/OneShot-v0``, ``GAN1D-v0`` and ``DigitsOneShot-v0``.
+
+    Version 0.
 
     Args:
         render_mode: ``ansi`` or ``rgb_array``.

@@ -1,7 +1,7 @@
 r"""What finished samples are paid: any function of a batch, a discriminator, or one of the named rewards.
 
-A discriminator's logit a pays -c(a), the cost of its objective with the sign turned, so that what the policy is paid and
-what it would pay by its own gradient cannot drift apart. Shapes: n samples.
+A discriminator's logit a pays -c(a), minus the cost that its objective has for generators, so that what a policy is
+paid and what a generator minimises cannot drift apart. Shapes: n samples.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class DiscriminatorScore:
 
     Args:
         discriminator: maps samples (n, *event), and contexts (n, C) if the environment gives them, to logits (n,).
-        objective: whose cost is turned into the reward; a high logit means real. ``non_saturating`` pays log D, which is
-            never positive, ``minimax`` -log(1 - D), never negative, ``reverse_kl`` the logit, of either sign.
+        objective: whose cost is turned into the reward; a high logit means real. ``non_saturating`` pays log D, never
+            positive, ``minimax`` -log(1 - D), never negative, ``reverse_kl`` the logit, of either sign.
 
     Raises:
         ValueError: for an objective that compares each fake with a real sample, which an episode does not have; for
@@ -64,7 +64,7 @@ class DiscriminatorScore:
 
 
 def checked(reward: Reward, *given: Tensor) -> Tensor:
-    """(n,) float32 rewards of samples (n, *event), asked for in one call, without gradients.
+    """(n,) floats: the rewards of samples (n, *event), asked for in one call, without gradients.
 
     Raises:
         TypeError: if the reward gives something other than a tensor.
@@ -89,7 +89,7 @@ def checked(reward: Reward, *given: Tensor) -> Tensor:
             f"rewards must be finite, but those of samples {shown} ({len(which)} of {len(x)}) are not: sample "
             f"{which[0]} has {float(value[which[0]])} and is {x[which[0]].flatten()[:16].tolist()}"
         )
-    return value.to(torch.float32)
+    return value if value.is_floating_point() else value.to(torch.float32)
 
 
 def countdown(tokens: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Writing a sequence token by token: ``gymnasium.make("advrl/Sequence-v0")``. Shapes: n episodes, L places, V tokens."""
+"""Writing a sequence token by token: ``gymnasium.make("advrl/Sequence-v0")``.
+
+Shapes: n episodes, L places, V tokens, A actions, C numbers of context.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,18 @@ from advrl.envs.views import GenerationEnv, GenerationVectorEnv
 class SequenceGeneration(Generation):
     """Sequences of at most ``length`` tokens 0 .. V - 1, written one by one and paid when they are finished.
 
-    Observation: (L,) int64, the tokens so far, then padding, which is V + 1 with an end of sequence and V without; with a
-    context, a dictionary of ``tokens`` and ``context``. Action: the next token; with ``eos``, V ends the sequence, and
+    Observation: (L,) int64, the tokens so far, then padding, which is V + 1 with an end of sequence and V without; with
+    a context, a dictionary of ``tokens`` and ``context``. Action: the next token; with ``eos``, V ends the sequence and
     takes a place of its own. An episode terminates with it, or when all places are written. Undiscounted, the return is
-    the reward of the finished sequence. A reward function is called with (tokens (n, L), contexts (n, C)) where there are
-    contexts.
+    the reward of the finished sequence. A reward function is called with (tokens (n, L), contexts (n, C)) where there
+    are contexts.
 
     Args:
         vocab: V, at least 2.
         length: L, at least 1.
         reward: a name, or a function of finished sequences (n, L) -> (n,); see :class:`Generation`.
-        eos: whether there is an end of sequence. Rewards of one sign then pay for length as such: see the documentation.
+        eos: whether there is an end of sequence. Beware: rewards of one sign then favour long or short sequences as
+            such, if they are dense or grow with what is written.
         min_length: tokens that must be written before the end may be.
         allowed: a function of prefixes (n, L), padded, -> (n, A) bool, which next tokens may be written.
         context: numbers of noise, or a table (K, C) of contexts.
