@@ -89,12 +89,14 @@ def _play(actor: _Actor, env: VecEnv, quota: int, find: Sample) -> tuple[Tensor,
         whole = np.flatnonzero(dones & ~cut & (counts < quota))
         if len(whole):
             last = stacked([infos[i]["terminal_observation"] for i in whole])
-            for i, x in zip(whole.tolist(), find(last, torch.as_tensor(actions[whole])), strict=True):
+            for i, x in zip(whole.tolist(), find(last, torch.from_numpy(actions[whole])), strict=True):
                 found[int(counts[i]), i] = x, float(sums[i])
             counts[whole] += 1
         sums[dones] = 0
     order = sorted(found)
-    return torch.stack([found[place][0] for place in order]), torch.tensor([found[place][1] for place in order])
+    return torch.stack([found[place][0] for place in order]), torch.tensor(
+        [found[place][1] for place in order], device="cpu"
+    )
 
 
 class _Actor:

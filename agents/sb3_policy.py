@@ -122,10 +122,12 @@ class GeneratorPolicy(ActorCriticPolicy):
     """``PPO(GeneratorPolicy, env, policy_kwargs={"generator": generator})``, or A2C; the generator itself is trained.
 
     Args:
-        observation_space: of z (B, latent) for a one-shot generator, of tokens (B, L) for a sequence generator.
+        observation_space: of z (B, latent) for a one-shot generator; of tokens (B, L) for a sequence generator, or a
+            dict of ``tokens`` and ``context`` (B, C).
         action_space: of the sample, or of the next token.
         lr_schedule: given by Stable-Baselines3.
-        generator: a module with ``distribution(z)``, or one with ``start`` and ``step`` for sequences.
+        generator: a module with ``distribution(z)``; or, for sequences, with ``start(n, context) -> state`` and
+            ``step(tokens, state) -> (logits, state)``, which is given padding first.
         critic: observations (B, *shape) to values (B,) or (B, 1); by default an MLP of two layers of 64 on z or on
             one-hot tokens.
         options: the optimiser's, as for ``ActorCriticPolicy``.
@@ -151,7 +153,8 @@ class GeneratorPolicy(ActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, net_arch=[], **options)
         self.generator = generator
         self.sequential = hasattr(generator, "step")
-        self.critic = _critic(observation_space, self.sequential) if critic is None else critic
+        self.ids = _ids(observation_space) if self.sequential else 1
+        self.critic = _Critic(observation_space, self.ids) if critic is None else critic
         self.action_dist = PolicyDistribution(action_space)
         self._check()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -161,12 +164,17 @@ class GeneratorPolicy(ActorCriticPolicy):
 
     def _check(self) -> None:
         like = next(self.generator.parameters())
-        shape = self.observation_space.shape
-        blank = torch.zeros(1, *(shape or ()), device=like.device)
+        spaces_ = dict(self.observation_space.items()) if isinstance(self.observation_space, spaces.Dict) else {}
+        blank: Any = {key: torch.zeros(1, *(part.shape or ()), device=like.device) for key, part in spaces_.items()}
+        blank = blank or torch.zeros(1, *(self.observation_space.shape or ()), device=like.device)
         with torch.no_grad():
             distribution = self.distribution(blank)
         if isinstance(distribution, Implicit):
             raise ValueError("an implicit generator has no log-probability, which policy gradients need: take another")
+        if isinstance(self.action_space, spaces.Discrete):
+            given = distribution.param_shape[-1] if isinstance(distribution, Categorical) else "no"
+            if given != self.action_space.n:
+                raise ValueError(f"the generator has {given} tokens, but actions are {self.action_space}")
         event, size = distribution.event_shape.numel(), math.prod(self.action_space.shape or ())
         if event != size and (event % size or not isinstance(self.action_space, spaces.MultiDiscrete)):
             raise ValueError(
@@ -174,11 +182,12 @@ class GeneratorPolicy(ActorCriticPolicy):
                 f"{self.action_space}"
             )
 
-    def distribution(self, obs: Tensor) -> Distribution:
-        """The generator's own distribution given observations (B, *shape)."""
+    def distribution(self, obs: Any) -> Distribution:
+        """The generator's own distribution given observations (B, *shape), a dict of them with a context."""
+        seen, context = _parts(obs)
         if self.sequential:
-            return Categorical(logits=prefix_logits(self.generator, obs.long(), _ids(self.observation_space) - 1))
-        found: Distribution = self.generator.distribution(obs.to(next(self.generator.parameters()).dtype))  # type: ignore[operator]
+            return Categorical(logits=prefix_logits(self.generator, seen.long(), self.ids - 1, context))
+        found: Distribution = self.generator.distribution(seen.to(next(self.generator.parameters()).dtype))  # type: ignore[operator]
         return found
 
     def get_distribution(self, obs: Any) -> ActionDistribution:
@@ -187,7 +196,7 @@ class GeneratorPolicy(ActorCriticPolicy):
 
     def predict_values(self, obs: Any) -> Tensor:
         """(B, 1)"""
-        return self.critic(obs).reshape(len(obs), 1)
+        return self.critic(obs).reshape(-1, 1)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (B, *shape), values (B, 1) and log-probabilities (B,)."""
@@ -201,40 +210,55 @@ class GeneratorPolicy(ActorCriticPolicy):
         return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
 
 
-def prefix_logits(generator: nn.Module, tokens: Tensor, padding: int) -> Tensor:
-    """Logits (B, V) of the next token after each prefix, from the cached-state form of a sequence generator.
+def prefix_logits(generator: nn.Module, tokens: Tensor, padding: int, context: Tensor | None = None) -> Tensor:
+    """Logits (B, A) of the next token after each prefix, by running a sequence generator over it.
 
     Args:
-        generator: with ``start(n)`` and ``step(tokens, state)``.
+        generator: with ``start(n, context) -> state`` and ``step(tokens, state) -> (logits, state)``, whose first
+            step is given padding, since nothing has been written.
         tokens: (B, L), padded at the end.
-        padding: the id of padding.
+        padding: its id.
+        context: (B, C), what the samples are given, or None.
     """
     written = (tokens != padding).sum(1)
-    logits, state = generator.start(len(tokens))  # type: ignore[operator]
+    state = generator.start(len(tokens), context)  # type: ignore[operator]
+    logits, state = generator.step(torch.full_like(written, padding), state)  # type: ignore[operator]
     following = logits
     for t in range(int(written.max())):
-        logits, state = generator.step(tokens[:, t].clamp(max=logits.shape[1] - 1), state)  # type: ignore[operator]
+        logits, state = generator.step(tokens[:, t], state)  # type: ignore[operator]
         following = torch.where((written == t + 1)[:, None], logits, following)
     return following
 
 
+def _parts(obs: Any) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B, L) and context (B, C) if any; a one-shot generator's z is taken for tokens here."""
+    return (obs["tokens"], obs["context"]) if isinstance(obs, dict) else (obs, None)
+
+
 def _ids(space: spaces.Space[Any]) -> int:
+    if isinstance(space, spaces.Dict) and "tokens" in space.spaces:
+        space = space["tokens"]
     if not isinstance(space, spaces.Box) or np.dtype(space.dtype).kind not in "iu" or len(space.shape) != 1:
         raise ValueError(f"tokens are observed as Box(0, ids - 1, (L,), int64), got {space}")
     return int(space.high.max()) + 1
 
 
 class _Critic(nn.Module):
-    def __init__(self, space: spaces.Space[Any], tokens: bool) -> None:
+    """Observations to values (B,): two layers of 64 on z, or on one-hot tokens with their context."""
+
+    def __init__(self, space: spaces.Space[Any], ids: int) -> None:
         super().__init__()
-        self.ids = _ids(space) if tokens else 1
-        self.net = MLP(math.prod(space.shape or ()) * self.ids, (), (64, 64), "tanh")
+        self.ids = ids
+        sizes = (
+            {key: math.prod(part.shape or ()) for key, part in space.items()} if isinstance(space, spaces.Dict) else {}
+        )
+        tokens = sizes.get("tokens", math.prod(space.shape or ()))
+        self.net = MLP(tokens * ids + sizes.get("context", 0), (), (64, 64), "tanh")
 
-    def forward(self, obs: Tensor) -> Tensor:
-        x = one_hot(obs.long(), self.ids) if self.ids > 1 else obs
-        values: Tensor = self.net(x.flatten(1).to(next(self.parameters()).dtype))
+    def forward(self, obs: Any) -> Tensor:
+        x, context = _parts(obs)
+        if self.ids > 1:
+            x = one_hot(x.long(), self.ids).flatten(1)
+        x = x.to(next(self.parameters()).dtype)
+        values: Tensor = self.net(x if context is None else torch.cat([x, context], 1))
         return values
-
-
-def _critic(space: spaces.Space[Any], tokens: bool) -> nn.Module:
-    return _Critic(space, tokens)

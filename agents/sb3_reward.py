@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from advrl.agents.adversarial import _one_each
 from advrl.agents.sb3_env import SB3VecEnv
 from advrl.checks import choice, number
-from advrl.envs import OneShotGeneration, SequenceGeneration
+from advrl.envs import CanvasGeneration, OneShotGeneration, SequenceGeneration
 from advrl.objectives import Game, Objective, non_saturating
 
 Sample = Callable[[Any, Tensor], Tensor]  # (last observations (k, *shape) or a dict of them, last actions (k, *shape))
@@ -46,6 +46,8 @@ def sample_of(venv: VecEnv, given: str | Sample | None) -> Sample:
         return lambda _, action: task.decode(action)
     if isinstance(task, SequenceGeneration) and task.contexts is not None:
         return lambda observation, _: observation["tokens"]
+    if isinstance(task, CanvasGeneration):
+        return lambda observation, _: task.sample({"canvas": observation[:, : task.size**2]})
     return SAMPLES["observation"]
 
 
@@ -117,7 +119,7 @@ class DiscriminatorReward(VecEnvWrapper):
         objective: the game; its cost of the logit, negated, is the reward.
         sample: where the finished sample is found: the last ``observation``, the last ``action``, or a function of
             both, as tensors on the discriminator's device. By default what a reward of ``advrl.envs`` would see:
-            tokens, decoded one-shot samples; the last observation in other environments.
+            tokens, decoded one-shot samples, pictures; the last observation in other environments.
         normalise: decay of :class:`RewardScale`, per n rewards; None pays what the objective says. A shift of
             all final rewards changes no policy as long as each episode ends once and is not discounted.
 

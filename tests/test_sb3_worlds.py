@@ -74,6 +74,7 @@ class Look(nn.Module):
         ("OneShot", {}),
         ("OneShot", {"shape": (1, 2, 2), "kind": "binary", "reward": lambda x: x.flatten(1).sum(1)}),
         ("DigitsOneShot", {}),
+        ("Canvas", {"size": 8, "strokes": 3}),
     ],
 )
 def test_the_discriminator_sees_what_the_environment_s_reward_sees(name, options):
@@ -122,6 +123,8 @@ class Numbers(nn.Module):
         (DQN, "MlpPolicy", "Sequence", {}),
         (DQN, "MultiInputPolicy", "Sequence", {"context": 3}),
         (SAC, "MlpPolicy", "OneShot", {}),
+        (DQN, "MlpPolicy", "Canvas", {"strokes": 3}),
+        (MaskablePPO, "MlpPolicy", "Canvas", {"strokes": 3}),
         (MaskablePPO, "MlpPolicy", "Sequence", {"eos": True, "min_length": 2}),
         (RecurrentPPO, "MlpLstmPolicy", "Sequence", {}),
     ],
@@ -130,7 +133,9 @@ def test_algorithms_train_on_the_environments_that_fit_them(cls, policy, name, o
     torch.manual_seed(0)
     sizes = {"vocab": 4, "length": 3} if name == "Sequence" else {}
     env = gym.make_vec(f"advrl/{name}-v0", 16, **sizes, **options)
-    data = torch.randint(4, (64, 3)) if name == "Sequence" else torch.rand(64, 2)
+    data = {"Sequence": torch.randint(4, (64, 3)), "OneShot": torch.rand(64, 2), "Canvas": torch.rand(64, 1, 8, 8)}[
+        name
+    ]
     off = cls in (DQN, SAC)
     reward, callback = live(env, Batches(data, 16), reward_timing="relabel")
     given = {"policy_kwargs": {"net_arch": [16]}, "gamma": 1.0, "seed": 0, "device": "cpu"}
@@ -190,3 +195,24 @@ def test_ppo_reaches_the_exact_optimum_of_the_environment():
         achieved, best = float(tree.expected_reward(logits)), float(tree.optimal().value)
     assert 0.95 * best < achieved <= best
     assert vector.unwrapped.dynamics.reward(generate(model, 1, deterministic=True)) == pytest.approx(best)
+
+
+def test_no_tensor_is_made_on_the_default_device():
+    """With agents and data on the CPU, and another default device under which a forgotten ``device=`` would fail."""
+    torch.manual_seed(0)
+    generator = Policy(MLP(16, (1, 8, 8), (8,)), FAMILIES["binomial"], 16)
+    env = gym.make_vec("advrl/DigitsOneShot-v0", 16)
+    reward, callback = live(env, Batches(FAMILIES["binomial"].prepare(digits().train), 16), reward_timing="relabel")
+    model = PPO(GeneratorPolicy, VecMonitor(reward), n_steps=2, batch_size=32, device="cpu",
+                policy_kwargs={"generator": generator})  # fmt: skip
+    sequences = gym.make_vec("advrl/Sequence-v0", 16, vocab=4, length=3)
+    reward2, callback2 = live(sequences, Batches(torch.randint(4, (64, 3)), 16), reward_timing="relabel")
+    dqn = DQN("MlpPolicy", VecMonitor(reward2), learning_starts=32, device="cpu",
+              replay_buffer_class=RelabelReplayBuffer, policy_kwargs={"features_extractor_class": TokenFeatures})  # fmt: skip
+    with torch.device("meta"):
+        model.learn(32, callback=callback)
+        dqn.learn(96, callback=callback2)
+        samples, log_prob = generate(model, 5, return_log_prob=True)
+        words = generate(dqn, 5)
+    assert samples.device.type == log_prob.device.type == words.device.type == "cpu"
+    assert callback.rounds and callback2.rounds
