@@ -19,10 +19,12 @@ from advrl.agents.sb3 import (
     SB3VecEnv,
     TokenFeatures,
     generate,
+    load_agent,
+    save_agent,
 )
 from advrl.data import Batches, digits
 from advrl.nn import FAMILIES, MLP, Policy
-from advrl.objectives import wasserstein
+from advrl.objectives import r1, wasserstein
 from advrl.tabular import LayeredTree
 
 IDS = [name for name in gym.registry if name.startswith("advrl/")]
@@ -197,6 +199,27 @@ def test_ppo_reaches_the_exact_optimum_of_the_environment():
     assert vector.unwrapped.dynamics.reward(generate(model, 1, deterministic=True)) == pytest.approx(best)
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to run PPO on the GPU")  # small networks would rather not
+@pytest.mark.parametrize("name", ["Sequence", "DigitsOneShot"])
+def test_on_every_device(name, device, tmp_path):
+    """Discriminator and policy on one device, environment and samples on the CPU; saved and read again."""
+    torch.manual_seed(0)
+    tokens = name == "Sequence"
+    sizes = {"vocab": 4, "length": 3} if tokens else {}
+    env = gym.make_vec(f"advrl/{name}-v0", 16, **sizes)
+    real = Batches(torch.randint(4, (64, 3)) if tokens else torch.rand(64, 1, 8, 8), 16)
+    reward, callback = live(env, real, reward_timing="relabel", history=40, penalties=[] if tokens else [(1.0, r1)])
+    reward.discriminator.to(device)
+    kwargs = {} if tokens else {"generator": Policy(MLP(16, (1, 8, 8), (8,)), FAMILIES["binomial"], 16)}
+    model = PPO("MlpPolicy" if tokens else GeneratorPolicy, VecMonitor(reward), n_steps=6, batch_size=96, device=device,
+                policy_kwargs=kwargs)  # fmt: skip
+    model.learn(96 * 2, callback=callback)
+    save_agent(tmp_path, model, callback)
+    loaded = load_agent(tmp_path, PPO, callback, env=VecMonitor(reward), device=device)
+    samples, log_prob = generate(loaded, 5, return_log_prob=True)
+    assert samples.device.type == log_prob.device.type == "cpu" and callback.history.device.type == device.type
+
+
 def test_no_tensor_is_made_on_the_default_device():
     """With agents and data on the CPU, and another default device under which a forgotten ``device=`` would fail."""
     torch.manual_seed(0)
@@ -207,8 +230,8 @@ def test_no_tensor_is_made_on_the_default_device():
                 policy_kwargs={"generator": generator})  # fmt: skip
     sequences = gym.make_vec("advrl/Sequence-v0", 16, vocab=4, length=3)
     reward2, callback2 = live(sequences, Batches(torch.randint(4, (64, 3)), 16), reward_timing="relabel")
-    dqn = DQN("MlpPolicy", VecMonitor(reward2), learning_starts=32, device="cpu",
-              replay_buffer_class=RelabelReplayBuffer, policy_kwargs={"features_extractor_class": TokenFeatures})  # fmt: skip
+    dqn = DQN("MlpPolicy", VecMonitor(reward2), learning_starts=32, replay_buffer_class=RelabelReplayBuffer,
+              device="cpu", policy_kwargs={"features_extractor_class": TokenFeatures})  # fmt: skip
     with torch.device("meta"):
         model.learn(32, callback=callback)
         dqn.learn(96, callback=callback2)
