@@ -129,11 +129,8 @@ class DiscriminatorCallback(BaseCallback):
         if sum(map(len, self.fresh)) >= self.min_samples:
             self._round(torch.cat(self.fresh))
             self.fresh = []
-        paid = (
-            self._pay_again(finished)
-            if self.reward.frozen_scale
-            else self.reward.pay(torch.cat([batch.samples for batch in finished]), update=False)
-        )
+        relabel = self.reward_timing == "relabel" and isinstance(self.model, OnPolicyAlgorithm)
+        paid = self._pay_again(finished) if relabel else np.concatenate([batch.paid for batch in finished])
         self.logger.record("rollout/ep_rew_wrapped_mean", float(paid.mean()))
         self.logger.record("rollout/ep_rew_env_mean", float(np.mean(returns)))
 

@@ -70,11 +70,13 @@ class Finished(NamedTuple):
         step: the step's number, from 0.
         envs: (k,) in which environments.
         samples: (k, *event).
+        paid: (k,) what for.
     """
 
     step: int
     envs: np.ndarray
     samples: Tensor
+    paid: np.ndarray
 
 
 class RewardScale:
@@ -156,8 +158,9 @@ class DiscriminatorReward(VecEnvWrapper):
 
     @property
     def device(self) -> torch.device:
-        """Where the discriminator's parameters live."""
-        return next(self.discriminator.parameters()).device
+        """Where the discriminator's parameters live; the CPU if it has none."""
+        parameter = next(self.discriminator.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     def logits(self, samples: Tensor) -> Tensor:
         """The discriminator's logits (k,), in evaluation mode and without gradient."""
@@ -241,7 +244,7 @@ class DiscriminatorReward(VecEnvWrapper):
             samples = self.samples(stacked([infos[i]["terminal_observation"] for i in whole]), self._last[whole])
             paid[whole] = self.pay(samples, update=not self.frozen_scale)
             if self.finished is not None:
-                self.finished.append(Finished(self.steps, whole, samples))
+                self.finished.append(Finished(self.steps, whole, samples, paid[whole]))
                 self.episode_returns += self.returns[whole].tolist()
         for i in ended:
             infos[i]["original_env_rew"] = float(rewards[i])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import nn
@@ -181,6 +182,29 @@ def tail(rewards, starts):
         ahead = rewards[t] + (ahead * (1 - starts[t + 1]) if t + 1 < len(rewards) else 0)
         sums[t] = ahead
     return sums
+
+
+@pytest.mark.parametrize("timing", ["stale", "relabel"])
+def test_what_is_logged_is_what_was_paid(timing):
+    model, reward = agent("PPO", judge=Fill(), reward={"normalise": 0.5})
+    callback = DiscriminatorCallback(reward, ones(), reward_timing=timing, lr=0.3)
+    seen = []
+
+    class Look(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            rewards = model.rollout_buffer.rewards
+            paid = self.logger.name_to_value["rollout/ep_rew_wrapped_mean"]
+            own = self.logger.name_to_value["rollout/ep_rew_env_mean"]
+            seen.append((paid, rewards[3::4].mean(), own))  # words of four letters, eight steps
+            assert (np.delete(rewards, [3, 7], axis=0) == 0).all()
+
+    model.learn(16 * 8 * 3, callback=[callback, Look()])
+    assert len(seen) == 3
+    for paid, buffered, own in seen:
+        assert paid == pytest.approx(buffered, abs=1e-6) and 0 <= own <= 4
 
 
 def test_held_out_samples_wait_until_they_are_paid():
