@@ -77,13 +77,13 @@ class CanvasGeneration(Generation):
         return {"canvas": canvas, "pen": to, "steps": steps}, steps >= self.strokes
 
     def line(self, start: Tensor, end: Tensor) -> Tensor:
-        """(n, S^2) ink in [0, 1] of lines between places (n, 2): 1 on the line, 0 from 1.2 pixels off."""
+        """(n, S^2) ink in [0, 1] of lines between places (n, 2): 1 on the line, 0 from a pixel off."""
         along = end - start
         offset = self._pixels - start[:, None]  # (n, S^2, 2)
         length = along.square().sum(-1, keepdim=True)
         share = ((offset * along[:, None]).sum(-1) / length.clamp(min=1e-9)).clamp(0, 1)
         distance = (offset - share[..., None] * along[:, None]).norm(dim=-1)
-        return (1.2 - distance).clamp(0, 1)
+        return (1 - distance).clamp(0, 1)
 
     def observe(self, state: State) -> Tensor:
         """(n, S^2 + 3)."""

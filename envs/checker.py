@@ -106,7 +106,7 @@ def _play(env: VectorEnv[Any, Any, Any], options: dict[str, Any], steps: int, se
 
 
 def _check_observation(env: VectorEnv[Any, Any, Any], seen: Any, where: str) -> None:
-    for part in seen.values() if isinstance(seen, dict) else [seen]:
+    for part in _parts(seen):
         assert isinstance(part, np.ndarray), (
             f"{where}: observations must be NumPy arrays, got {type(part).__name__}"
             + (f" on {part.device}: bring it to the host" if isinstance(part, torch.Tensor) else "")
@@ -136,8 +136,8 @@ def _check_final(env: VectorEnv[Any, Any, Any], infos: dict[str, Any], over: np.
         f"{where}: _final_obs marks environments {_which(marked)}, but the episodes of {_which(over)} ended"
     )
     last = infos["final_obs"]
-    for i in np.flatnonzero(over):
-        row = {key: part[i] for key, part in last.items()} if isinstance(last, dict) else last[i]
+    for i in np.flatnonzero(over).tolist():
+        row = _pick(last, i)
         assert env.single_observation_space.contains(row), (
             f"{where}: final_obs of environment {i} is not in single_observation_space: {_about(row)}"
         )
@@ -146,7 +146,7 @@ def _check_final(env: VectorEnv[Any, Any, Any], infos: dict[str, Any], over: np.
 def _masked_reset(env: VectorEnv[Any, Any, Any], seen: Any, over: np.ndarray) -> tuple[Any, dict[str, Any]]:
     fresh, infos = env.reset(options={"reset_mask": over.copy()})
     _check_observation(env, fresh, "reset() with reset_mask")
-    for i in np.flatnonzero(~over):
+    for i in np.flatnonzero(~over).tolist():
         _check_same(_pick(fresh, i), _pick(seen, i), f"reset_mask left environment {i} out, but it was reset too")
     return fresh, infos
 
@@ -217,7 +217,7 @@ def _check_singles(
                 continue
             row, paid, ended, cut, _ = ones[i].step(action)
             where = f"step {k + 1}: environment {i} and its single one"
-            assert np.isclose(paid, reward[i], rtol=1e-5, atol=1e-6), f"{where} are paid {reward[i]} and {paid}"
+            assert np.isclose(float(paid), reward[i], rtol=1e-5, atol=1e-6), f"{where} are paid {reward[i]} and {paid}"
             assert (ended, cut) == (terminated[i], truncated[i]), (
                 f"{where} say terminated, truncated = {bool(terminated[i]), bool(truncated[i])} and {ended, cut}"
             )
@@ -237,20 +237,30 @@ def _check_equal(one: list[tuple[Any, ...]], other: list[tuple[Any, ...]], what:
 
 
 def _check_same(one: Any, other: Any, message: str) -> None:
-    parts = [(one[key], other[key]) for key in one] if isinstance(one, dict) else [(one, other)]
-    for a, b in parts:
+    for a, b in zip(_parts(one), _parts(other), strict=True):
         assert np.allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-6), message
 
 
+def _each(change: Callable[[Any], Any], nest: Any) -> Any:
+    if isinstance(nest, dict):
+        return {key: _each(change, part) for key, part in nest.items()}
+    return tuple(_each(change, part) for part in nest) if isinstance(nest, tuple) else change(nest)
+
+
+def _parts(nest: Any) -> list[Any]:
+    inside = nest.values() if isinstance(nest, dict) else nest
+    return [leaf for part in inside for leaf in _parts(part)] if isinstance(nest, dict | tuple) else [nest]
+
+
 def _pick(batch: Any, i: int) -> Any:
-    return {key: part[i] for key, part in batch.items()} if isinstance(batch, dict) else batch[i]
+    return _each(lambda part: part[i], batch)
 
 
 def _copy(seen: Any) -> Any:
-    return {key: part.copy() for key, part in seen.items()} if isinstance(seen, dict) else seen.copy()
+    return _each(lambda part: part.copy(), seen)
 
 
-def _which(rows: np.ndarray) -> list[int]:
+def _which(rows: Any) -> list[int]:
     return np.flatnonzero(rows)[:8].tolist()
 
 

@@ -42,6 +42,7 @@ class Generation(ABC):
 
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
+    masked = False  # whether ``mask`` ever forbids an action
 
     def __init__(
         self, reward: str | Reward, *, context: int | Tensor | None = None, conditional: bool = False,
@@ -143,7 +144,7 @@ class Generation(ABC):
         low, high = self._limits()
         wrong = ~((action >= low) & (action <= high))
         wrong = wrong.flatten(1).any(1) if wrong.dim() > 1 else wrong
-        mask = self.mask(state)
+        mask = self.mask(state) if self.masked else None
         if mask is not None:
             inside = action.clamp(0, mask.shape[1] - 1)
             wrong = wrong | ~mask.gather(1, inside[:, None]).squeeze(1)
@@ -153,7 +154,7 @@ class Generation(ABC):
             return
         i = int(wrong.nonzero()[0])
         chosen = action[i].tolist()
-        if mask is not None and low <= chosen <= high:
+        if mask is not None and bool(low <= action[i] <= high):
             allowed = mask[i].nonzero().squeeze(1).tolist()
             raise ValueError(f"action {chosen} of environment {i} is masked out: it may take {allowed} now")
         raise ValueError(f"action {chosen} of environment {i} is outside of {self.action_space}")

@@ -16,8 +16,8 @@ def enlarge(picture: np.ndarray) -> np.ndarray:
 
 
 def grey(values: np.ndarray) -> np.ndarray:
-    """(H, W) in [-1, 1], dark to light."""
-    levels = ((values.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    """(H, W) in [-1, 1]: +1 is ink, black on white."""
+    levels = ((1 - values.clip(-1, 1)) * 127.5).round().astype(np.uint8)
     return enlarge(np.repeat(levels[:, :, None], 3, 2))
 
 

@@ -25,7 +25,8 @@ class DiscriminatorScore:
     It is asked in evaluation mode, without gradients, and left in the modes it was in.
 
     Args:
-        discriminator: maps samples (n, *event), and contexts (n, C) if the environment gives them, to logits (n,).
+        discriminator: maps samples (n, *event), and contexts (n, C) if the environment gives them, to logits (n,)
+            or (n, 1).
         objective: whose cost is turned into the reward; a high logit means real. ``non_saturating`` pays log D, never
             positive, ``minimax`` -log(1 - D), never negative, ``reverse_kl`` the logit, of either sign.
 
@@ -56,6 +57,8 @@ class DiscriminatorScore:
         finally:
             for module in training:
                 module.training = True
+        if logits.shape == (len(given[0]), 1):
+            logits = logits.squeeze(1)
         if tuple(logits.shape) != (len(given[0]),):
             raise ValueError(
                 f"the discriminator must give logits ({len(given[0])},), one per sample, got {tuple(logits.shape)}"

@@ -60,6 +60,7 @@ class SequenceGeneration(Generation):
         self.num_actions = vocab + eos
         self.padding = self.num_actions
         self.allowed = allowed
+        self.masked = allowed is not None or min_length > 0
         tokens = gym.spaces.Box(0, self.padding, (length,), np.int64)  # Box: SB3 turns MultiDiscrete into one-hots
         self.observation_space = (
             tokens if self.contexts is None else gym.spaces.Dict({"context": self.contexts.space, "tokens": tokens})

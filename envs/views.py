@@ -240,7 +240,7 @@ class GenerationVectorEnv(VectorEnv[Any, Any, Any]):
         """What SAME_STEP tells of the episodes that are over, as Gymnasium's own vector environments do."""
         seen = _observation(self.dynamics, state)
         last = np.full(self.num_envs, None, dtype=object)
-        for i in np.flatnonzero(over):
+        for i in np.flatnonzero(over).tolist():
             last[i] = _row(seen, i)
         info = {
             key: over if key.startswith("_") else value * over.reshape(-1, *[1] * (value.ndim - 1))

@@ -278,6 +278,21 @@ def test_the_one_shot_sample_is_decoded_to_minus_one_and_one():
     assert OneShotGeneration(shape=(2, 3)).decode(torch.zeros(7, 6)).shape == (7, 2, 3)
 
 
+def test_conditional_rewards_see_what_was_given():
+    """A sample is paid for being near to its own z, and the sequence for opening with its own class."""
+    bandit = OneShotVectorEnv(3, conditional=True, reward=lambda x, z: -(x - z).abs().sum(1))
+    z, _ = bandit.reset(options={"context": np.array([[0.5, 0], [-1, 1], [0, 0]])})
+    assert bandit.step(z)[1].tolist() == [0, 0, 0]
+    env = SequenceVectorEnv(3, vocab=3, length=2, context=CLASSES, reward=lambda x, c: (x[:, 0] == c.argmax(1)).float())
+    seen, _ = env.reset(options={"context": CLASSES.numpy()})
+    assert seen["context"].tolist() == CLASSES.tolist()
+    env.step(np.array([0, 2, 2]))
+    _, paid, _, _, infos = env.step(np.array([0, 0, 0]))
+    assert paid.tolist() == [1, 0, 1] and infos["final_obs"][1]["context"].tolist() == [0, 1, 0]
+    drawn = env.dynamics.init(600, generator=torch.Generator().manual_seed(0))["context"].sum(0)
+    assert drawn.sum() == 600 and (drawn - 200).abs().max() < 5.2 * (600 * 2 / 9) ** 0.5  # 6 sides, 1e-6 in all
+
+
 def test_named_rewards_are_best_where_they_should_be():
     assert set(REWARDS) == {"countdown", "nearest-digit", "ring", "two-modes"}
     from advrl.data import digits
@@ -301,7 +316,8 @@ def test_named_rewards_are_best_where_they_should_be():
         (lambda: SequenceGeneration(3, 0), ValueError, "length must be at least 1, got 0"),
         (lambda: SequenceGeneration(3, 3, min_length=1), ValueError, "min_length needs eos=True"),
         (lambda: SequenceGeneration(3, 3, reward="count"), ValueError, "did you mean 'countdown'"),
-        (lambda: SequenceGeneration(3, 3, reward=1.0), TypeError, "reward must be a name or a function"),
+        (lambda: SequenceGeneration(3, 3, reward=1.0),  # type: ignore[arg-type]
+         TypeError, "reward must be a name or a function"),
         (lambda: SequenceGeneration(3, 3, context=0), ValueError, "context must be at least 1, got 0"),
         (lambda: SequenceGeneration(3, 3, context=torch.eye(2).long()), ValueError, "must be floats"),
         (lambda: OneShotGeneration(kind="boxes"), ValueError, "did you mean 'box'"),
@@ -340,7 +356,7 @@ def stepped(env, actions, **reset):
         ({"reward": lambda x: np.ones(len(x))}, [0, 1], TypeError, "must return a tensor"),
         ({"reward": lambda x: torch.ones(len(x), device="meta")}, [0, 1], ValueError, "the rewards are on meta"),
         ({"reward": lambda x: x[:, 0].float().log()}, [1, 0], ValueError, r"samples 1 \(1 of 2\) are not: .* has -inf"),
-        ({"reward": DiscriminatorScore(nn.Identity())}, [0, 1], ValueError, r"must give logits \(2,\)"),
+        ({"reward": DiscriminatorScore(nn.Embedding(4, 2))}, [0, 1], ValueError, r"must give logits \(2,\)"),
     ],
 )
 def test_what_cannot_be_done_is_refused(options, actions, error, message):

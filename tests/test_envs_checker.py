@@ -24,6 +24,29 @@ def test_our_tables_pass():
     )
 
 
+class Nested(gym.Env):
+    """Observes a tuple of a dictionary and a number."""
+
+    observation_space = gym.spaces.Tuple(
+        [gym.spaces.Dict({"a": gym.spaces.Box(0, 1, (2,))}), gym.spaces.Discrete(3)]
+    )  # fmt: skip
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return ({"a": np.zeros(2, np.float32)}, np.int64(0)), {}
+
+    def step(self, action):
+        self.t += 1
+        return ({"a": np.ones(2, np.float32)}, np.int64(action)), float(action), self.t == 3, False, {}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_observations_in_observations_pass(mode):
+    check_vector_env(SyncVectorEnv([Nested] * 3, autoreset_mode=mode), Nested)
+
+
 class Broken(SequenceVectorEnv):
     """Right, but for what a subclass changes."""
 

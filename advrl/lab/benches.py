@@ -9,7 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-BENCHES: dict[str, tuple[str, str]] = {}
+BENCHES: dict[str, tuple[str, str]] = {
+    "envs": ("advrl.lab.bench_envs", "raw steps per second of the sequence environment, batched and one by one"),
+}
 """Name to (module, one line for the help)."""
 
 
