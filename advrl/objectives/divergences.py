@@ -101,19 +101,28 @@ class FDivergence:
 def _omega(s: Tensor) -> Tensor:
     """y = log W(e^s): the root of e^y + y = s, twice differentiable in s.
 
-    Newton's iteration from the right of the root of a convex function, which converges from above; the last step is
-    done with gradient, and so carries dy/ds = 1 / (e^y + 1).
+    Newton's iteration from the right of the root of a convex function, which converges from above. The last two steps
+    are done with gradient: the first of them is right to first order in s, and the second doubles the digits.
     """
+
+    def step(y: Tensor) -> Tensor:
+        return y - (y.exp() + y - s) / (y.exp() + 1)
+
     with torch.no_grad():
         y = torch.where(s > 1, s.clamp(min=1.0).log(), s)
         for _ in range(8):
-            y = y - (y.exp() + y - s) / (y.exp() + 1)
-    return y - (y.exp() + y - s) / (y.exp() + 1)
+            y = step(y)
+    return step(step(y))
 
 
 def _jeffreys_conjugate(t: Tensor) -> Tensor:
     y = _omega(1 - t)
     return y.exp() + safe_exp(-y) + t - 2
+
+
+def _half_tanh(v: Tensor) -> Tensor:
+    """tanh(v) / 2, whose slope does not cancel where it is nearly flat."""
+    return torch.where(v > 0, 0.5 - (-2 * v).sigmoid(), (2 * v).sigmoid() - 0.5)
 
 
 _KL = Variational(lambda t: safe_exp(t - 1), lambda v: v, lambda v: safe_exp(v - 1), lambda a: a + 1)
@@ -137,9 +146,7 @@ _JENSEN_SHANNON = Variational(
     lambda a: a,
 )
 _GAN = Variational(lambda t: -torch.log1p(-t.exp()), lambda v: -softplus(-v), softplus, lambda a: a)
-_TOTAL_VARIATION = Variational(
-    lambda t: t, lambda v: 0.5 * v.tanh(), lambda v: 0.5 * v.tanh(), lambda a: torch.where(a == 0, a, a * math.inf)
-)
+_TOTAL_VARIATION = Variational(lambda t: t, _half_tanh, _half_tanh, lambda a: torch.where(a == 0, a, a * math.inf))
 
 DIVERGENCES: dict[str, FDivergence] = {
     d.name: d
