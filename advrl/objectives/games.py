@@ -40,6 +40,8 @@ class Game:
     advantage: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.objective, CoupledGame):
+            raise TypeError(f"{self.objective.name} has no cost per sample: advrl.agents.CoupledTrainer plays it")
         for weight, _ in self.penalties:
             number("penalty weight", weight, 0.0)
         if self.clip is not None:
