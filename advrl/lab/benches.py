@@ -9,7 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-BENCHES: dict[str, tuple[str, str]] = {}
+BENCHES: dict[str, tuple[str, str]] = {
+    "costs": ("advrl.lab.bench_costs", "what each objective pays against D, and how steeply it falls (no training)"),
+}
 """Name to (module, one line for the help)."""
 
 

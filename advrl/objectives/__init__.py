@@ -20,6 +20,7 @@ from advrl.objectives.divergences import (
     value_matching,
 )
 from advrl.objectives.energy import BEGAN, ebgan
+from advrl.objectives.facts import FACTS, Facts, facts_table
 from advrl.objectives.games import GAMES, NAMES, Game, make_game
 from advrl.objectives.imitation import airl, fairl, gail, gail_log_d
 from advrl.objectives.logits import (
@@ -48,12 +49,14 @@ from advrl.objectives.smoothing import smooth_labels
 __all__ = [
     "BEGAN",
     "DIVERGENCES",
+    "FACTS",
     "GAMES",
     "GRADIENT_MATCHING",
     "NAMES",
     "VALUE_MATCHING",
     "CoupledGame",
     "FDivergence",
+    "Facts",
     "Game",
     "Objective",
     "Paired",
@@ -75,6 +78,7 @@ __all__ = [
     "entropy",
     "entropy_of_mean",
     "f_gan",
+    "facts_table",
     "fairl",
     "from_cost",
     "gail",

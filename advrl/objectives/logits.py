@@ -57,8 +57,9 @@ Not monotone: the least cost is on the boundary a = 0, and a sample judged too r
 def least_squares_targets(fake: float, real: float, goal: float, name: str = "least-squares") -> Objective:
     """Mao et al. (2017): d_loss (a_real - b)^2 / 2 + (a_fake - a)^2 / 2, cost (a_fake - c)^2 / 2.
 
-    The best output is (b p + a q) / (p + q). With (a, b, c) = (-1, 1, 0) the generator descends the Pearson divergence
-    chi^2(p_data + p_G || 2 p_G). Not decreasing above c: too good costs too.
+    The best output is (b p + a q) / (p + q). There, with b - c = 1 and b - a = 2, the costs of fakes *and* reals are
+    half the Pearson divergence chi^2(p_data + p_G || 2 p_G) in value; what a frozen discriminator passes on is another
+    gradient. Not decreasing above c: too good costs too.
 
     Args:
         fake, real, goal: the targets a, b and c.
@@ -78,7 +79,8 @@ least_squares = least_squares_targets(0.0, 1.0, 1.0)
 r"""Mao et al. (2017), eq. 9, targets 0 and 1: c = (a - 1)^2 / 2. Not decreasing above a = 1: too good costs too."""
 
 least_squares_pearson = least_squares_targets(-1.0, 1.0, 0.0, "least-squares-pearson")
-r"""Mao et al. (2017), targets -1, 1 and 0: c = a^2 / 2, chi^2(p_data + p_G || 2 p_G) at the best output."""
+r"""Mao et al. (2017), targets -1, 1 and 0: c = a^2 / 2; summed over reals too it is, at the best
+output, half of chi^2(p_data + p_G || 2 p_G)."""
 
 hinge = Objective(
     "hinge",

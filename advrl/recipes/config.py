@@ -37,9 +37,9 @@ class AdversarialConfig:
     objective: str = "non-saturating"
     """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, jeffreys, pearson, neyman,
     hellinger, total-variation, least-squares, least-squares-pearson, hinge, wasserstein-clip, wasserstein-gp,
-    relativistic, r3gan, relativistic-average, boundary-seeking, bs-gan, gail, gail-log-d, airl, fairl, ebgan, began,
-    f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys, f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation,
-    f-gan-jensen-shannon, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    relativistic, r3gan, boundary-seeking, gail, gail-log-d, airl, fairl, f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys,
+    f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation, f-gan-jensen-shannon, ebgan, began, bs-gan,
+    relativistic-average, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
     samples: int | None = None
     """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
     disarm)."""
