@@ -28,7 +28,7 @@ from advrl.agents.sb3_env import chain
 from advrl.agents.sb3_replay import Relabelled
 from advrl.agents.sb3_reward import DiscriminatorReward, Finished, mode
 from advrl.checks import choice, integer, number
-from advrl.objectives import Penalty
+from advrl.objectives import Penalty, clip_weights
 
 RewardTiming = Literal["stale", "relabel"]
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
@@ -163,12 +163,18 @@ class DiscriminatorCallback(BaseCallback):
 
         real = next(self.real).to(self.reward.device)
         fake = pool[torch.randint(len(pool), (len(real),), device=pool.device)]
+        game = self.reward.game
         with mode(discriminator, training=True):
-            game = loss = self.reward.game.objective.d_loss(logits(real), logits(fake)).mean()
+            a, b = logits(real), logits(fake)
+            told = loss = game.objective.d_loss(a, b).mean()
             for weight, penalty in self.penalties:
                 loss = loss + weight * penalty(logits, real, fake).mean()
             update(self.optimiser, loss)
-        return game.detach()
+        if game.clip is not None:
+            clip_weights(discriminator.parameters(), game.clip)
+        if game.controller is not None:
+            game.controller.update(a, b)
+        return told.detach()
 
     def _pay_again(self, finished: list[Finished]) -> np.ndarray:
         """Put the discriminator's present rewards into the rollout buffer, and compute advantages again."""
@@ -193,6 +199,8 @@ class DiscriminatorCallback(BaseCallback):
         }
         if scale is not None:
             state["scale"] = torch.from_numpy(scale.moments.copy())
+        if self.reward.game.controller is not None:
+            state["controller"] = self.reward.game.controller.state_dict()
         if hasattr(self.real, "state_dict"):
             state["real"] = self.real.state_dict()
         return state
@@ -211,6 +219,8 @@ class DiscriminatorCallback(BaseCallback):
         self.rounds, self.history, self.fresh = state["rounds"], state["history"], list(state["fresh"])
         if self.reward.scale is not None:
             self.reward.scale.moments = state["scale"].cpu().numpy()
+        if self.reward.game.controller is not None:
+            self.reward.game.controller.load_state_dict(state["controller"])
         if "real" in state:
             self.real.load_state_dict(state["real"])  # type: ignore[attr-defined]
 

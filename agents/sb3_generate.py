@@ -53,7 +53,8 @@ def generate(
 
     Raises:
         ValueError, TypeError: for numbers out of range, an agent without an environment, a policy without a
-            distribution where one is needed, or a distribution that has no temperature.
+            distribution where one is needed, a distribution that has no temperature, or episodes of which none
+            finishes.
     """
     integer("n", n)
     number("temperature", temperature, 0.0, exclusive=True)
@@ -80,12 +81,16 @@ def _play(actor: _Actor, env: VecEnv, quota: int, find: Sample) -> tuple[Tensor,
     actor.begin(env.num_envs)
     counts, sums = np.zeros(env.num_envs, dtype=np.int64), np.zeros(env.num_envs)
     found: dict[tuple[int, int], tuple[Tensor, float]] = {}
+    lost = 0
     while counts.min() < quota:
         actions, log_prob = actor(obs, env)
         sums += log_prob
         obs, _, dones, infos = env.step(actions)
         actor.ended(dones)
         cut = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        lost += int((dones & cut).sum())
+        if lost > 100 * env.num_envs and not found:
+            raise ValueError(f"{lost} episodes were cut off by a time limit and none finished: give a longer limit")
         whole = np.flatnonzero(dones & ~cut & (counts < quota))
         if len(whole):
             last = stacked([infos[i]["terminal_observation"] for i in whole])

@@ -126,8 +126,9 @@ class DiscriminatorReward(VecEnvWrapper):
             all final rewards changes no policy as long as each episode ends once and is not discounted.
 
     Raises:
-        ValueError: if the objective compares fakes with reals, or a name or number is out of range; when stepped, if
-            a sample's reward is not finite.
+        ValueError: if the objective compares fakes with reals or with each other, or a name or number is out of range;
+            when stepped, if a sample's reward is not finite.
+        TypeError: if the objective couples a batch.
     """
 
     def __init__(
@@ -144,6 +145,11 @@ class DiscriminatorReward(VecEnvWrapper):
             raise ValueError(
                 f"{game.objective.name} compares each fake with a real one, but a reward is paid for one sample: take "
                 "an objective without needs_real, for instance non_saturating"
+            )
+        if game.advantage is not None:
+            raise ValueError(
+                f"{game.objective.name} weighs several samples of one z, but a reward is paid for one sample: take a game "
+                "without advantage"
             )
         super().__init__(venv)
         self.discriminator, self.game = discriminator, game

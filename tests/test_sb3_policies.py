@@ -305,6 +305,8 @@ def test_requests_out_of_range_are_refused():
         generate(model, 5, sample="acton")
     with pytest.raises(TypeError, match="Poisson has no temperature"):
         tempered(Poisson(torch.ones(1)), 0.5)
+    with pytest.raises(ValueError, match="cut off by a time limit and none finished"):
+        generate(model, 5, Tokens(2, cut=2))
     model.env = None
     with pytest.raises(ValueError, match="give env="):
         generate(model, 5)

@@ -23,8 +23,8 @@ from advrl.agents.sb3 import (
     save_agent,
 )
 from advrl.data import Batches, digits
-from advrl.nn import FAMILIES, MLP, Policy
-from advrl.objectives import r1, wasserstein
+from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
+from advrl.objectives import NAMES, make_game, r1, wasserstein
 from advrl.tabular import LayeredTree
 
 IDS = [name for name in gym.registry if name.startswith("advrl/")]
@@ -155,6 +155,36 @@ def test_algorithms_train_on_the_environments_that_fit_them(cls, policy, name, o
     assert samples.shape == (20, *data.shape[1:]) and samples.dtype == data.dtype
     if options.get("min_length"):
         assert (samples[:, :2] < 4).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_game_is_played_or_refused(name, tmp_path):
+    """Penalties, clipped weights and controllers of a game go with it, into the checkpoint too."""
+    torch.manual_seed(0)
+    game = make_game(name)
+    energies = not getattr(getattr(game, "objective", None), "high_is_real", True)
+    judge = ReconstructionEnergy(MLP((2,), (2,), (8,))) if energies else MLP((2,), (), (8,))
+    env = SB3VecEnv(gym.make_vec("advrl/OneShot-v0", 16))
+    if name in ("relativistic", "r3gan", "bs-gan", "relativistic-average"):
+        with pytest.raises((TypeError, ValueError), match=r"compares each fake|weighs several|no cost per sample"):
+            DiscriminatorReward(env, judge, game)
+        return
+    reward = DiscriminatorReward(env, judge, game)
+    callback = DiscriminatorCallback(reward, Batches(torch.rand(64, 2), 16), steps=3, min_samples=16)
+    model = PPO("MlpPolicy", reward, n_steps=2, batch_size=32, n_epochs=1, device="cpu")
+    if name == "began":
+        game.controller.k.fill_(0.25)
+    model.learn(64, callback=callback)
+    assert callback.rounds == 2
+    largest = max(float(p.detach().abs().max()) for p in judge.parameters())
+    assert (largest <= 0.01 + 1e-6) == (name == "wasserstein-clip")
+    if name == "began":
+        k = float(game.controller.k)
+        assert k not in (0.25, 0.0)
+        save_agent(tmp_path, model, callback)
+        game.controller.k.zero_()
+        load_agent(tmp_path, PPO, callback, device="cpu")
+        assert float(game.controller.k) == k
 
 
 def test_a_digits_policy_is_the_environment_s_generator():
