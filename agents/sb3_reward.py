@@ -148,7 +148,7 @@ class DiscriminatorReward(VecEnvWrapper):
             )
         if game.advantage is not None:
             raise ValueError(
-                f"{game.objective.name} weighs several samples of one z, but a reward is paid for one sample: take a game "
+                f"{game.objective.name} weighs several samples of one z, but a reward is paid for one: take a game "
                 "without advantage"
             )
         super().__init__(venv)
