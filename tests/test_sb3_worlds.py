@@ -129,6 +129,10 @@ class Numbers(nn.Module):
         (MaskablePPO, "MlpPolicy", "Canvas", {"strokes": 3}),
         (MaskablePPO, "MlpPolicy", "Sequence", {"eos": True, "min_length": 2}),
         (RecurrentPPO, "MlpLstmPolicy", "Sequence", {}),
+        (RecurrentPPO, "MlpLstmPolicy", "OneShot", {}),
+        (RecurrentPPO, "MlpLstmPolicy", "Canvas", {"strokes": 3}),
+        (PPO, "MlpPolicy", "OneShot", {"kind": "binary"}),
+        (A2C, "MlpPolicy", "OneShot", {"kind": "levels", "levels": 5}),
     ],
 )
 def test_algorithms_train_on_the_environments_that_fit_them(cls, policy, name, options):
