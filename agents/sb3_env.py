@@ -80,8 +80,12 @@ class SB3VecEnv(VecEnv):
         return _copied(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions, (n, *shape), for :meth:`step_wait`."""
-        self._actions = actions
+        """Keep the actions, (n, *shape), for :meth:`step_wait`, those of discrete spaces as whole numbers.
+
+        Stable-Baselines3 gives those of ``MultiBinary`` as floats.
+        """
+        whole = not isinstance(self.action_space, spaces.Box) and np.asarray(actions).dtype.kind == "f"
+        self._actions = actions.astype(self.action_space.dtype) if whole else actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Observations (n, *shape), rewards (n,), ends (n,), infos."""
