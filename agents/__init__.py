@@ -7,6 +7,7 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
 else:
     from advrl.agents.adversarial import AdversarialTrainer
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+    from advrl.agents.coupled import CoupledTrainer
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
@@ -27,6 +28,7 @@ else:
         "AdversarialTrainer",
         "CheckpointError",
         "Common",
+        "CoupledTrainer",
         "DivergedError",
         "Evaluator",
         "Every",

@@ -21,8 +21,8 @@ from advrl.agents.forward import Precision, check_compiler, check_precision, twi
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
 from advrl.distributions import Implicit
-from advrl.estimators import Draw, Estimator, fit_loss, fitting, make_estimator, modules_of
-from advrl.objectives import Game, Objective, Penalty, non_saturating
+from advrl.estimators import Draw, Estimator, Score, fit_loss, fitting, make_estimator, modules_of
+from advrl.objectives import Game, Objective, Penalty, calibration, clip_weights, is_log_ratio, non_saturating
 
 
 class AdversarialTrainer:
@@ -81,7 +81,7 @@ class AdversarialTrainer:
     ) -> None:
         game = objective if isinstance(objective, Game) else Game(objective)
         self.generator, self.discriminator = generator, discriminator
-        self.objective = game.objective
+        self.game, self.objective, self.controller = game, game.objective, game.controller
         self.penalties = (*game.penalties, *((number("penalty weight", w, 0.0), p) for w, p in penalties))
         self.penalty_every = integer("penalty_every", penalty_every)
         self.discriminator_steps = integer("discriminator_steps", discriminator_steps)
@@ -106,7 +106,9 @@ class AdversarialTrainer:
         with torch.no_grad():
             probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
         if estimator is None:
-            estimator = make_estimator(fitting(probe))
+            estimator = make_estimator(fitting(probe)) if game.advantage is None else Score(8, advantage=game.advantage)
+        if game.advantage is not None and getattr(estimator, "advantage", None) is not game.advantage:
+            raise ValueError("this objective weighs several samples of each z: leave the estimator to it")
         estimator.check(probe)
         self.estimator = estimator
         like = next(generator.parameters())
@@ -197,12 +199,18 @@ class AdversarialTrainer:
             "logit_real": real_logits.detach().mean(),
             "logit_fake": fake_logits.detach().mean(),
         }
+        if is_log_ratio(self.objective):
+            metrics |= calibration(real_logits, fake_logits)
         if self.steps % self.penalty_every == 0:
             for weight, penalty in self.penalties:
                 value = penalty(self._exact_logits, real, fake).mean()
                 loss = loss + weight * self.penalty_every * value
                 metrics[penalty.__name__] = value.detach()
         update(self.d_opt, loss)
+        if self.game.clip is not None:
+            clip_weights((p for group in self.d_opt.param_groups for p in group["params"]), self.game.clip)
+        if self.controller is not None:
+            metrics |= self.controller.update(real_logits, fake_logits)
         return metrics
 
     def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
@@ -261,6 +269,8 @@ class AdversarialTrainer:
         }
         if self.ema:
             parts["average"] = self.average
+        if self.controller is not None:
+            parts["controller"] = self.controller
         if self.e_opt is not None:
             parts["e_opt"] = self.e_opt
         return parts | {f"estimator.{name}": part for name, part in modules_of(self.estimator).items()}

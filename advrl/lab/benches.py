@@ -11,6 +11,7 @@ from types import ModuleType
 
 BENCHES: dict[str, tuple[str, str]] = {
     "envs": ("advrl.lab.bench_envs", "raw steps per second of the sequence environment, batched and one by one"),
+    "costs": ("advrl.lab.bench_costs", "what each objective pays against D, and how steeply it falls (no training)"),
 }
 """Name to (module, one line for the help)."""
 

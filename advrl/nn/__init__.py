@@ -1,5 +1,6 @@
 """Networks, and the policies that are put on them."""
 
+from advrl.nn.energy import ReconstructionEnergy
 from advrl.nn.families import FAMILIES, Family
 from advrl.nn.networks import MLP, DCGANDiscriminator, DCGANGenerator
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
@@ -14,5 +15,6 @@ __all__ = [
     "Family",
     "FourierFeatures",
     "Policy",
+    "ReconstructionEnergy",
     "point_family",
 ]

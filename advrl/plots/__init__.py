@@ -4,6 +4,7 @@ Nothing here touches matplotlib's global state: figures are drawn without pyplot
 and matplotlib is imported only when something is drawn. Every file is written atomically.
 """
 
+from advrl.plots.costs import cost_plot
 from advrl.plots.curves import curves, progress_plot
 from advrl.plots.grids import DIRECTIONS, action_map, occupancy_map, q_triangles, value_map
 from advrl.plots.images import image_grid, sample_sheet, save_png
@@ -23,6 +24,7 @@ __all__ = [
     "animate_values",
     "bounds_plot",
     "class_share_plot",
+    "cost_plot",
     "curves",
     "evolution_plot",
     "frame_plot",

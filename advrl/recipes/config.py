@@ -13,7 +13,7 @@ from advrl.agents.forward import Precision
 from advrl.checks import choice, integer, number
 from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
-from advrl.objectives import GAMES
+from advrl.objectives import make_game
 from advrl.plots import image_grid, save_png
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
@@ -35,8 +35,11 @@ class AdversarialConfig:
     st-gumbel, gumbel-rao, reinmax, rebar, relax, muprop, arm, disarm, enumerate, rao-blackwell, unordered-set, or
     FILE.py:NAME."""
     objective: str = "non-saturating"
-    """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, least-squares, hinge,
-    wasserstein-gp, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, jeffreys, pearson, neyman,
+    hellinger, total-variation, least-squares, least-squares-pearson, hinge, wasserstein-clip, wasserstein-gp,
+    relativistic, r3gan, boundary-seeking, gail, gail-log-d, airl, fairl, f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys,
+    f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation, f-gan-jensen-shannon, ebgan, began, bs-gan,
+    relativistic-average, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
     samples: int | None = None
     """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
     disarm)."""
@@ -106,7 +109,7 @@ class AdversarialConfig:
         if ":" not in self.estimator:
             choice("estimator", self.estimator, ["auto", *ESTIMATORS], hint=", or FILE.py:NAME")
         if ":" not in self.objective:
-            choice("objective", self.objective, GAMES, hint=", or FILE.py:NAME")
+            make_game(self.objective, hint=", or FILE.py:NAME")
         if self.baseline is not None:
             choice("baseline", self.baseline, BASELINES)
         if self.samples is not None:
