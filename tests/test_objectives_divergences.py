@@ -13,6 +13,7 @@ from advrl.objectives import (
     GRADIENT_MATCHING,
     VALUE_MATCHING,
     Objective,
+    Separable,
     calibration,
     f_gan,
     fairl,
@@ -232,8 +233,9 @@ def test_values_at_the_best_discriminator():
     p, q = pair()
 
     def loss(objective: Objective) -> Tensor:
-        a = optimal_logit(p, q, objective)
-        return (p * objective.d_loss.real(a)).sum() + (q * objective.d_loss.fake(a)).sum()
+        a, both = optimal_logit(p, q, objective), objective.d_loss
+        assert isinstance(both, Separable)
+        return (p * both.real(a)).sum() + (q * both.fake(a)).sum()
 
     torch.testing.assert_close(-loss(minimax), -math.log(4) + 2 * js(p, q), rtol=0, atol=1e-10)
     torch.testing.assert_close(loss(hinge), 2 - 2 * EXACT["total-variation"](p, q))

@@ -16,6 +16,7 @@ from advrl.objectives import (
     BEGAN,
     GAMES,
     CoupledGame,
+    Game,
     boundary_weights,
     catgan,
     class_logit,
@@ -117,7 +118,9 @@ def test_began_trains_and_its_state_is_in_the_checkpoint():
 
     def make() -> AdversarialTrainer:
         energy = ReconstructionEnergy(MLP(SHAPE, SHAPE, (8,)), power=1)
-        return AdversarialTrainer(policy("implicit"), energy, objective=make_game("began"))
+        game = make_game("began")
+        assert isinstance(game, Game)
+        return AdversarialTrainer(policy("implicit"), energy, objective=game)
 
     one, other = make(), make()
     for _ in range(3):
