@@ -286,8 +286,11 @@ def test_calibration_is_1_on_batches_in_the_exact_proportions():
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {"calibration_fake": 1.0, "calibration_real": 1.0}, abs=1e-14
     )
-    overconfident = calibration(*(3 * b for b in batches))
-    assert overconfident["calibration_fake"].item() == pytest.approx((q * (3 * a).exp()).sum().item())
+    changes = (lambda a: a / 2, lambda a: 3 * a, lambda a: a + 1)
+    timid, sure, shifted = (calibration(*(change(b) for b in batches)) for change in changes)
+    assert max(timid.values()) < 1 < min(sure.values())
+    assert sure["calibration_fake"].item() == pytest.approx((q * (3 * a).exp()).sum().item())
+    assert [value.item() for value in shifted.values()] == pytest.approx([math.e, 1 / math.e])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
