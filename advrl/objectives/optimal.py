@@ -55,10 +55,10 @@ def is_log_ratio(objective: Objective) -> bool:
 
 @torch.no_grad()
 def calibration(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """E_pG[e^a] and E_pdata[e^-a] of a batch: both are 1 at the best discriminator, whatever the two distributions are.
+    """E_pG[e^a] and E_pdata[e^-a] of a batch: both are 1 at the best discriminator, whatever the distributions.
 
-    As means of exponentials they are decided by few samples, which a batch mostly misses, and is then far below 1, where
-    p and q overlap little. Finite for any logit: means above a million are told as a million.
+    As means of exponentials they are decided by few samples, which a batch mostly misses where p and q overlap little,
+    and is then far below 1. Finite for any logit: means above a million are told as a million.
 
     Args:
         real: (B,) logits of real samples.

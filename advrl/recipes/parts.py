@@ -107,7 +107,8 @@ def make_energy(config: AdversarialConfig, policy: Policy) -> nn.Module:
     """An autoencoder of two hidden layers around a narrow one: what an energy game needs for a discriminator."""
     with isolated(0), torch.no_grad():
         shape = policy.sample(2).shape[1:]
-    net = MLP(shape, shape, (config.width, max(config.width // 8, 2), config.width))
+    narrow = max(1, min(config.width // 8, shape.numel() // 2))  # or it could pass everything on as it is
+    net = MLP(shape, shape, (config.width, narrow, config.width))
     device = next(policy.parameters()).device
     return ReconstructionEnergy(net, power=1 if config.objective == "began" else 2).to(device)
 
