@@ -1,9 +1,12 @@
 """Networks, and the policies that are put on them."""
 
+from advrl.nn.coupling import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, coupled_samples
 from advrl.nn.families import FAMILIES, Family
 from advrl.nn.networks import MLP, DCGANDiscriminator, DCGANGenerator
+from advrl.nn.norms import ReferenceBatchNorm, Referenced, VirtualBatchNorm, with_reference
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
+from advrl.nn.residual import ResidualDiscriminator, ResidualGenerator, spectrally_normalised
 
 __all__ = [
     "FAMILIES",
@@ -13,6 +16,18 @@ __all__ = [
     "DCGANGenerator",
     "Family",
     "FourierFeatures",
+    "MinibatchDiscrimination",
+    "MinibatchStdDev",
+    "Packing",
     "Policy",
+    "ReferenceBatchNorm",
+    "Referenced",
+    "ResidualDiscriminator",
+    "ResidualGenerator",
+    "VirtualBatchNorm",
+    "before_output",
+    "coupled_samples",
     "point_family",
+    "spectrally_normalised",
+    "with_reference",
 ]
