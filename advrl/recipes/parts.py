@@ -16,6 +16,7 @@ from advrl.lab import GradientProbe
 from advrl.nn import FAMILIES, Policy
 from advrl.objectives import GAMES, Game, Objective, from_cost, r1
 from advrl.recipes.config import AdversarialConfig, probed
+from advrl.recipes.stabilising import stabilised, stabilisers
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated
 
@@ -103,7 +104,9 @@ def make_trainer(
     game = make_game(config)
     return AdversarialTrainer(
         policy,
-        discriminator,
+        stabilised(config, discriminator),
+        stabilisers=stabilisers(config),
+        separate_batches=not config.joint_batches,
         estimator=make_configured_estimator(config, policy, game.objective),
         objective=game,
         penalties=[(config.r1 / 2, r1)] if config.r1 else [],
