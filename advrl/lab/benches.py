@@ -9,7 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-BENCHES: dict[str, tuple[str, str]] = {}
+BENCHES: dict[str, tuple[str, str]] = {
+    "stabilisers": ("advrl.lab.bench_stabilisers", "what a stabiliser costs a step, beside what it gains"),
+}
 """Name to (module, one line for the help)."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 def intra_batch_correlation(samples: Tensor) -> Tensor:
     r"""() correlation of two samples of a batch that the batch itself causes; exactly 0 if each depends on its z alone.
 
-    The same K noise vectors are put into R batches, each time beside others. With y_ri the sample of noise i in batch r,
+    The same K noise vectors are put into R batches, each time beside others. With y_ri sample i in batch r,
 
         rho = mean_{i != j} cov_r(y_ri, y_rj) / var_{r,i}(y_ri)
 
