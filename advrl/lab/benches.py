@@ -11,6 +11,7 @@ from types import ModuleType
 
 BENCHES: dict[str, tuple[str, str]] = {
     "costs": ("advrl.lab.bench_costs", "what each objective pays against D, and how steeply it falls (no training)"),
+    "stabilisers": ("advrl.lab.bench_stabilisers", "what a stabiliser costs a step, beside what it gains"),
 }
 """Name to (module, one line for the help)."""
 

@@ -1,6 +1,7 @@
 """Metrics: how near a set of samples is to a set of real ones, as functions of tensors, in double precision."""
 
 from advrl.metrics.classes import class_shares, confident_share
+from advrl.metrics.correlation import intra_batch_correlation
 from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
@@ -10,6 +11,7 @@ __all__ = [
     "class_shares",
     "confident_share",
     "frechet_distance",
+    "intra_batch_correlation",
     "memorisation_ratio",
     "mode_coverage",
     "precision_recall",

@@ -18,6 +18,7 @@ from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
 from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1
 from advrl.objectives import make_game as named_game
 from advrl.recipes.config import AdversarialConfig, probed
+from advrl.recipes.stabilising import stabilised, stabilisers
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated
 
@@ -143,7 +144,9 @@ def make_trainer(
         discriminator = make_energy(config, policy)
     return make(
         policy,
-        discriminator,
+        stabilised(config, discriminator),
+        stabilisers=stabilisers(config),
+        separate_batches=not config.joint_batches,
         estimator=estimator,
         objective=game,
         penalties=slopes,
