@@ -25,7 +25,7 @@ class CoupledTrainer(AdversarialTrainer):
         options: as there.
 
     Raises:
-        ValueError: for another estimator, stabilisers or packs, or more than one process, whose batches the game would
+        ValueError: for another estimator, stabilisers, or more than one process, whose batches the game would
             not see together.
     """
 
@@ -45,7 +45,7 @@ class CoupledTrainer(AdversarialTrainer):
                 f"{objective.name} couples the samples of a batch, so that none has a cost of its own, which "
                 f"{self.estimator!r} needs: take the gradient through the samples (path; of discrete ones st or gumbel)"
             )
-        if self.stabilisers or self.pack > 1:
+        if self.stabilisers:
             raise ValueError(f"{objective.name} couples the samples of a batch by itself: play it without stabilisers")
         if world_size() > 1:
             raise ValueError(f"{objective.name} couples the samples of a batch: train it with one process")
