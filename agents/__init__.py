@@ -13,6 +13,11 @@ else:
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.report import Report
+    from advrl.agents.stabiliser import Stabiliser
+    from advrl.agents.stabiliser_augment import AUGMENTATIONS, Augmentation
+    from advrl.agents.stabiliser_features import FeatureMatching
+    from advrl.agents.stabiliser_history import HistoricalAveraging
+    from advrl.agents.stabiliser_pool import HistoryPool
     from advrl.agents.tabular_control import double_q_learning, expected_sarsa, q_learning, sarsa
     from advrl.agents.tabular_dyna import dyna_q, prioritized_sweeping
     from advrl.agents.tabular_gradient import actor_critic, reinforce
@@ -25,13 +30,18 @@ else:
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
 
     __all__ = [
+        "AUGMENTATIONS",
         "AdversarialTrainer",
+        "Augmentation",
         "CheckpointError",
         "Common",
         "CoupledTrainer",
         "DivergedError",
         "Evaluator",
         "Every",
+        "FeatureMatching",
+        "HistoricalAveraging",
+        "HistoryPool",
         "Interrupted",
         "Learned",
         "LearnedLinear",
@@ -39,6 +49,7 @@ else:
         "ModeEvaluator",
         "ModeReport",
         "Report",
+        "Stabiliser",
         "TileCoding",
         "Trainer",
         "WriteError",

@@ -25,7 +25,8 @@ class CoupledTrainer(AdversarialTrainer):
         options: as there.
 
     Raises:
-        ValueError: for another estimator, or more than one process, whose batches the game would not see together.
+        ValueError: for another estimator, stabilisers, or more than one process, whose batches the game would
+            not see together.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class CoupledTrainer(AdversarialTrainer):
                 f"{objective.name} couples the samples of a batch, so that none has a cost of its own, which "
                 f"{self.estimator!r} needs: take the gradient through the samples (path; of discrete ones st or gumbel)"
             )
+        if self.stabilisers:
+            raise ValueError(f"{objective.name} couples the samples of a batch by itself: play it without stabilisers")
         if world_size() > 1:
             raise ValueError(f"{objective.name} couples the samples of a batch: train it with one process")
 
@@ -78,7 +81,7 @@ class CoupledTrainer(AdversarialTrainer):
         """The discriminator's logits (B,), or outputs (B, K), for samples (B, *event)."""
         if self.coupled.outputs == 0:
             return super().logits(x)
-        out: Tensor = self._twins.get(self.discriminator, self.discriminator)(self._noisy(x))
+        out: Tensor = self._twins.get(self.discriminator, self.discriminator)(self.shown(x))
         if out.shape != (len(x), self.coupled.outputs):
             raise ValueError(
                 f"{self.coupled.name} needs {self.coupled.outputs} outputs per sample, "

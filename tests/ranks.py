@@ -17,12 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent
 
-from advrl.agents import AdversarialTrainer, CheckpointError, DivergedError, Every, Interrupted, fit
+from advrl.agents import (
+    AdversarialTrainer,
+    CheckpointError,
+    DivergedError,
+    Every,
+    HistoricalAveraging,
+    HistoryPool,
+    Interrupted,
+    fit,
+)
 from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
 from advrl.estimators import Draw, MovingAverage, Score, leave_one_out
 from advrl.estimators import Path as PathEstimator
-from advrl.nn import FAMILIES, MLP, Policy
+from advrl.nn import FAMILIES, MLP, MinibatchDiscrimination, Packing, Policy, before_output, spectrally_normalised
 from advrl.objectives import r1
 from advrl.seeding import rng_state, seed_everything
 
@@ -84,21 +93,28 @@ def data() -> Tensor:
 
 
 class Normed(nn.Module):
-    """A discriminator with batch norm and dropout: statistics and random numbers of each rank's own."""
+    """A generator with batch norm and dropout: statistics and random numbers of each rank's own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 1))
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 9))
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        return logits
+    def forward(self, z: Tensor) -> Tensor:
+        numbers: Tensor = self.net(z)
+        return numbers.unflatten(1, SHAPE)
 
 
 def make_trainer(seed: int = 0) -> AdversarialTrainer:
     seed_everything(seed + 1000 * rank())  # other weights on each rank, until the first tells its own
-    policy = Policy(MLP(4, SHAPE, (8,)), FAMILIES["binomial"], 4)
-    return AdversarialTrainer(policy, Normed(), estimator=Score(3, MovingAverage(0.9)), penalties=[(0.5, r1)])
+    policy = Policy(Normed(), FAMILIES["binomial"], 4)
+    packs = Packing(before_output(MLP((2, 3, 3), (), (8,)), lambda f: MinibatchDiscrimination(f, 3, 2, group=2)), 2)
+    return AdversarialTrainer(
+        policy,
+        spectrally_normalised(packs),
+        estimator=Score(3, MovingAverage(0.9)),
+        penalties=[(0.5, r1)],
+        stabilisers=[HistoricalAveraging(0.1), HistoryPool(6)],
+    )
 
 
 def state(trainer: AdversarialTrainer) -> dict[str, Any]:

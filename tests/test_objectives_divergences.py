@@ -13,6 +13,7 @@ from advrl.objectives import (
     GRADIENT_MATCHING,
     VALUE_MATCHING,
     Objective,
+    Separable,
     calibration,
     f_gan,
     fairl,
@@ -232,8 +233,9 @@ def test_values_at_the_best_discriminator():
     p, q = pair()
 
     def loss(objective: Objective) -> Tensor:
-        a = optimal_logit(p, q, objective)
-        return (p * objective.d_loss.real(a)).sum() + (q * objective.d_loss.fake(a)).sum()
+        a, both = optimal_logit(p, q, objective), objective.d_loss
+        assert isinstance(both, Separable)
+        return (p * both.real(a)).sum() + (q * both.fake(a)).sum()
 
     torch.testing.assert_close(-loss(minimax), -math.log(4) + 2 * js(p, q), rtol=0, atol=1e-10)
     torch.testing.assert_close(loss(hinge), 2 - 2 * EXACT["total-variation"](p, q))
@@ -284,8 +286,11 @@ def test_calibration_is_1_on_batches_in_the_exact_proportions():
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {"calibration_fake": 1.0, "calibration_real": 1.0}, abs=1e-14
     )
-    overconfident = calibration(*(3 * b for b in batches))
-    assert overconfident["calibration_fake"].item() == pytest.approx((q * (3 * a).exp()).sum().item())
+    changes = (lambda a: a / 2, lambda a: 3 * a, lambda a: a + 1)
+    timid, sure, shifted = (calibration(*(change(b) for b in batches)) for change in changes)
+    assert max(timid.values()) < 1 < min(sure.values())
+    assert sure["calibration_fake"].item() == pytest.approx((q * (3 * a).exp()).sum().item())
+    assert [value.item() for value in shifted.values()] == pytest.approx([math.e, 1 / math.e])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.nn.functional import softplus
 
-from advrl.agents import AdversarialTrainer, CoupledTrainer
+from advrl.agents import AdversarialTrainer, CoupledTrainer, HistoricalAveraging
 from advrl.estimators import GumbelSoftmax, Path, Score, StraightThrough, leave_one_out
-from advrl.nn import MLP, ReconstructionEnergy
+from advrl.nn import MLP, Packing, ReconstructionEnergy
 from advrl.objectives import (
     BEGAN,
     GAMES,
     CoupledGame,
+    Game,
     boundary_weights,
     catgan,
     class_logit,
@@ -117,7 +118,9 @@ def test_began_trains_and_its_state_is_in_the_checkpoint():
 
     def make() -> AdversarialTrainer:
         energy = ReconstructionEnergy(MLP(SHAPE, SHAPE, (8,)), power=1)
-        return AdversarialTrainer(policy("implicit"), energy, objective=make_game("began"))
+        game = make_game("began")
+        assert isinstance(game, Game)
+        return AdversarialTrainer(policy("implicit"), energy, objective=game)
 
     one, other = make(), make()
     for _ in range(3):
@@ -354,3 +357,14 @@ def test_the_plain_trainer_says_where_a_coupled_game_goes():
             nn.Linear(3, 2), MLP(2, (), (8,)), latent=3, objective=relativistic_average, estimator=Path()
         )
     assert isinstance(relativistic_average, CoupledGame)
+
+
+def test_coupled_games_take_packs_and_no_stabilisers():
+    torch.manual_seed(0)
+    packs = Packing(MLP((4,), (), (8,)), 2)
+    trainer = CoupledTrainer(nn.Linear(3, 2), packs, latent=3, objective=relativistic_average)
+    assert all(bool(torch.isfinite(value)) for value in trainer.step(torch.randn(6, 2)).values())
+    with pytest.raises(ValueError, match="play it without stabilisers"):
+        CoupledTrainer(
+            nn.Linear(3, 2), packs, latent=3, objective=relativistic_average, stabilisers=[HistoricalAveraging(1.0)]
+        )

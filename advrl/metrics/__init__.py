@@ -3,6 +3,7 @@
 from advrl.metrics.alarms import Alarm, duplicate_alarm, entropy_alarm, floor_alarm
 from advrl.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
 from advrl.metrics.classes import class_shares, confident_share
+from advrl.metrics.correlation import intra_batch_correlation
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
@@ -27,6 +28,7 @@ __all__ = [
     "floor_alarm",
     "frechet_distance",
     "interquartile_mean",
+    "intra_batch_correlation",
     "kl",
     "mean_diversity",
     "mean_estimate",

@@ -5,7 +5,8 @@ cross-entropy at a = log p/q: Goodfellow et al. (2014), proposition 1. There, ex
 
     E_q[e^a] = sum_x q p / q = 1        and        E_p[e^-a] = 1,
 
-which costs nothing to watch: above or below 1, the logit is no log-ratio yet. Shapes: K outcomes, B batch.
+which costs nothing to watch. Logits s times the best ones give E_q[r^s] and E_p[r^-s], both below 1 for 0 < s < 1 and
+above 1 for s > 1; a constant b too much gives e^b and e^-b. Shapes: K outcomes, B batch.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def is_log_ratio(objective: Objective) -> bool:
 
 @torch.no_grad()
 def calibration(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """E_pG[e^a] and E_pdata[e^-a] of a batch: both are 1 at the best discriminator, whatever the two distributions are.
+    """E_pG[e^a] and E_pdata[e^-a] of a batch: both are 1 at the best discriminator, whatever the distributions.
 
-    As means of exponentials they are decided by few samples: below 1 mostly, and rarely far above, where p and q
-    overlap little. Finite for any logit: means above a million are told as a million.
+    As means of exponentials they are decided by few samples, which a batch mostly misses where p and q overlap little,
+    and is then far below 1. Finite for any logit: means above a million are told as a million.
 
     Args:
         real: (B,) logits of real samples.

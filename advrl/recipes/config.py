@@ -15,6 +15,7 @@ from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
 from advrl.objectives import make_game
 from advrl.plots import image_grid, save_png
+from advrl.recipes.stabilising import check_stabilisers
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
@@ -65,6 +66,27 @@ class AdversarialConfig:
     """The same for the discriminator."""
     r1: float = 4.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
+    packing: int = 1
+    """Samples that the discriminator judges together, side by side (PacGAN); score functions are paid per pack."""
+    minibatch_features: int = 0
+    """Kernels of minibatch discrimination in front of the discriminator's last layer; 0 turns it off."""
+    minibatch_stddev: bool = False
+    """Show the discriminator's last layer the standard deviation within a group of samples."""
+    minibatch_group: int = 8
+    """Samples (or packs) that see each other in the two above; score functions are paid per group."""
+    spectral_norm: bool = False
+    """Divide every weight of the discriminator by its largest singular value."""
+    feature_matching: bool = False
+    """The generator matches the mean of what goes into the discriminator's last layer instead of its objective."""
+    historical_averaging: float = 0.0
+    """Weight of both players' squared distance from the mean of their past; 0 turns it off."""
+    history_pool: int = 0
+    """Past fakes that are kept, of which half of the discriminator's fakes are drawn; 0 turns it off."""
+    augment: str = ""
+    """Differentiable augmentation of all images that the discriminator sees: colour, shift, cutout, with commas
+    between."""
+    joint_batches: bool = False
+    """Show the discriminator real samples and fakes in one batch, which matters to batch norm alone."""
     ema: float = 0.9995
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
     seed: int = 0
@@ -120,6 +142,7 @@ class AdversarialConfig:
             integer(flag(name), getattr(self, name))
         for name in probed(self):
             choice("estimator", name, ESTIMATORS)
+        check_stabilisers(self)
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)

@@ -18,6 +18,7 @@ from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
 from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1
 from advrl.objectives import make_game as named_game
 from advrl.recipes.config import AdversarialConfig, probed
+from advrl.recipes.stabilising import stabilised, stabilisers
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated
 
@@ -107,7 +108,8 @@ def make_energy(config: AdversarialConfig, policy: Policy) -> nn.Module:
     """An autoencoder of two hidden layers around a narrow one: what an energy game needs for a discriminator."""
     with isolated(0), torch.no_grad():
         shape = policy.sample(2).shape[1:]
-    net = MLP(shape, shape, (config.width, max(config.width // 8, 2), config.width))
+    narrow = max(1, min(config.width // 8, shape.numel() // 2))  # or it could pass everything on as it is
+    net = MLP(shape, shape, (config.width, narrow, config.width))
     device = next(policy.parameters()).device
     return ReconstructionEnergy(net, power=1 if config.objective == "began" else 2).to(device)
 
@@ -142,7 +144,9 @@ def make_trainer(
         discriminator = make_energy(config, policy)
     return make(
         policy,
-        discriminator,
+        stabilised(config, discriminator),
+        stabilisers=stabilisers(config),
+        separate_batches=not config.joint_batches,
         estimator=estimator,
         objective=game,
         penalties=slopes,
