@@ -18,10 +18,11 @@ from advrl.agents import (
     HistoricalAveraging,
     HistoryPool,
     Stabiliser,
+    evaluation,
     fit,
 )
 from advrl.agents.packs import Packs
-from advrl.estimators import Draw, Enumerate, Path, Score, leave_one_out
+from advrl.estimators import Draw, Path, Score, leave_one_out, make_estimator
 from advrl.lab import bench_stabilisers
 from advrl.nn import (
     FAMILIES,
@@ -67,20 +68,16 @@ reverse_kl = Objective("reverse-kl", non_saturating.d_loss, lambda fake, real=No
 
 
 def expected_gradient(pack: int | None = None) -> Tensor:
-    """Of the trainer's own estimate, exactly: all 2^8 draws of 2 samples of 4 coins, leave-one-out."""
+    """Of the trainer's own estimate, exactly: all 2^4 draws of 2 samples of 2 coins, leave-one-out."""
+    loo = Score(2, leave_one_out)
     trainer = AdversarialTrainer(
-        Coins(),
-        Packing(Table(), 2),
-        latent=1,
-        objective=reverse_kl,
-        estimator=Score(2, leave_one_out),
-        lr_generator=0.0,
+        Coins(), Packing(Table(), 2), latent=1, objective=reverse_kl, estimator=loo, lr_generator=0.0
     )
     trainer.pack = trainer.pack if pack is None else pack
-    z = torch.tensor([[0.5], [-1.0], [2.0], [0.1]], dtype=torch.float64)
+    z = torch.tensor([[0.5], [-1.0]], dtype=torch.float64)
     total = torch.zeros(2, dtype=torch.float64)
-    for bits in itertools.product((0.0, 1.0), repeat=8):
-        x = torch.tensor(bits, dtype=torch.float64).view(2, 4, 1)
+    for bits in itertools.product((0.0, 1.0), repeat=4):
+        x = torch.tensor(bits, dtype=torch.float64).view(2, 2, 1)
         samples = trainer.distribution(z)
         probability = samples.log_prob(x).sum().exp().detach()
         draw = Draw(x.unflatten(1, (2, 2)), Packs(samples, 2)) if trainer.pack == 2 else Draw(x, samples)
@@ -92,12 +89,11 @@ def expected_gradient(pack: int | None = None) -> Tensor:
 
 def test_pay_per_pack_is_unbiased_and_pay_per_sample_is_not():
     coins, table = Coins(), Table()
-    z = torch.tensor([[0.5], [-1.0], [2.0], [0.1]], dtype=torch.float64)
+    z = torch.tensor([[0.5], [-1.0]], dtype=torch.float64)
     cost = torch.zeros((), dtype=torch.float64)
-    for first in (0, 2):
-        for pair in itertools.product((0.0, 1.0), repeat=2):
-            x = torch.tensor(pair, dtype=torch.float64)[:, None]
-            cost = cost - coins.distribution(z[first : first + 2]).log_prob(x).sum().exp() * table(x.T)[0] / 2
+    for pair in itertools.product((0.0, 1.0), repeat=2):
+        x = torch.tensor(pair, dtype=torch.float64)[:, None]
+        cost = cost - coins.distribution(z).log_prob(x).sum().exp() * table(x.T)[0]
     exact = torch.autograd.grad(cost, coins.theta)[0]
     torch.testing.assert_close(expected_gradient(), exact, rtol=1e-10, atol=1e-12)
     assert (expected_gradient(pack=1) - exact).norm() > 0.3 * exact.norm()  # the neighbour's share is missing
@@ -124,8 +120,8 @@ def test_a_discriminator_that_couples_samples_is_refused_where_it_would_bias():
     grouped = before_output(MLP(SHAPE, ()), lambda f: MinibatchDiscrimination(f, group=2))
     assert AdversarialTrainer(binomial(), grouped).pack == 2
     assert AdversarialTrainer(implicit(), grouped).pack == 1
-    with pytest.raises(ValueError, match="Enumerate works on single ones"):
-        AdversarialTrainer(binomial(), grouped, estimator=Enumerate())
+    with pytest.raises(ValueError, match="Rebar works on single ones"):
+        AdversarialTrainer(binomial(), grouped, estimator=make_estimator("rebar"))
 
 
 @pytest.mark.parametrize("layers", ["packs", "groups", "both"])
@@ -195,7 +191,10 @@ class Number(nn.Module):
 
 
 def test_historical_averaging_finds_the_equilibrium_of_xy():
-    """Simultaneous gradient steps on V = x y leave on a spiral; with both players' averages they arrive."""
+    """Simultaneous gradient steps on V = x y leave on a spiral; pulled to their averages the players arrive.
+
+    With the mean m slow beside the players, who wait at (2w - J)^-1 2w m, J the rotation, |m| falls as t^-1/(1 + 4w^2).
+    """
 
     def play(weight: float | None, steps: int = 1500) -> float:
         x, y = Number(1.0), Number(0.0)
@@ -213,7 +212,8 @@ def test_historical_averaging_finds_the_equilibrium_of_xy():
         return (x.value**2 + y.value**2).sqrt().item()
 
     assert play(None) == pytest.approx(1.01 ** (1500 / 2), rel=1e-3)  # |lambda|^2 = 1 + 0.1^2
-    assert play(1.0) < 0.05
+    assert play(0.1) < 0.01
+    assert play(1.0, 3000) / play(1.0, 750) == pytest.approx(4 ** (-1 / 5), rel=0.03)
 
 
 def test_the_history_is_the_mean_of_the_weights_after_each_step():
@@ -223,7 +223,7 @@ def test_the_history_is_the_mean_of_the_weights_after_each_step():
     seen = []
     for step in range(4):
         metrics = trainer.step(torch.randn(8, 2))
-        if step:
+        if step > 1:  # the mean of one is itself
             assert metrics["historical-averaging_g"] > 0
         seen.append(g.weight.detach().clone())
     torch.testing.assert_close(trainer.stabilisers[0].generator_0, torch.stack(seen).mean(0))
@@ -380,6 +380,7 @@ FLAGS = {
     ids=["ring", "digits", "implicit"],
 )
 def test_every_flag_reaches_the_trainer(config, monkeypatch):
+    monkeypatch.setattr(evaluation.Evaluator.__init__, "__defaults__", ("cpu", 0, 20))  # the classifier's steps last
     config.validate()
     parts = config.build(torch.device("cpu"))
     trainer = parts.trainer
@@ -394,7 +395,7 @@ def test_every_flag_reaches_the_trainer(config, monkeypatch):
         assert parts.frame(1).surface.shape[0] > 8
 
 
-def test_flags_that_cannot_be_are_refused():
+def test_flags_that_cannot_be_are_refused(monkeypatch):
     for change, sentence in (
         ({"packing": 3}, "--batch-size 128 does not divide into 3 samples judged together"),
         ({"history_pool": 10}, "less than half a batch"),
@@ -406,6 +407,7 @@ def test_flags_that_cannot_be_are_refused():
             replace(Digits(), **change).validate()
     with pytest.raises(ValueError, match="ring draws points"):
         Ring(augment="shift").validate()
+    monkeypatch.setattr(evaluation.Evaluator.__init__, "__defaults__", ("cpu", 0, 20))
     with pytest.raises(ValueError, match="Score would pay"):
         Digits(feature_matching=True).build(torch.device("cpu"))
 
@@ -413,9 +415,8 @@ def test_flags_that_cannot_be_are_refused():
 def test_defaults_are_the_trainer_without_stabilisers():
     torch.manual_seed(0)
     one = AdversarialTrainer(implicit(), MLP(SHAPE, ()))
-    other = AdversarialTrainer(
-        copy.deepcopy(one.generator), copy.deepcopy(one.discriminator), stabilisers=[Stabiliser()]
-    )
+    players = copy.deepcopy((one.generator, one.discriminator))
+    other = AdversarialTrainer(*players, stabilisers=[Stabiliser()])
     batch, z = torch.rand(6, *SHAPE), torch.randn(6, 4)
     for trainer in (one, other):
         torch.manual_seed(1)
