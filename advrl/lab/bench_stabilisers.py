@@ -24,7 +24,7 @@ from advrl.agents import fit
 from advrl.checks import choice, integer
 from advrl.device import resolve_device
 from advrl.files import write_atomically
-from advrl.lab.stabiliser_rows import measured_rows
+from advrl.lab.stabiliser_rows import measured_rows, standard_error
 from advrl.seeding import seed_everything
 
 RING: dict[str, dict[str, Any]] = {
@@ -124,7 +124,7 @@ def _compared(options: Options, device: torch.device, say: Callable[[str], None]
         for figure in found[0]:
             values = [run[figure] for run in found]
             row[figure] = statistics.fmean(values)
-            row[f"{figure}_error"] = statistics.stdev(values) / len(values) ** 0.5
+            row[f"{figure}_error"] = standard_error(values)
         rows.append(row)
         say("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()))
     return rows

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from typing import Any
 
@@ -52,10 +53,10 @@ def measured_rows(seeds: int, steps: int, device: torch.device) -> list[dict[str
 
 
 def correlation(method: str, seed: int, device: torch.device) -> float:
-    """Of images of one batch, for 8 noise vectors in 200 batches of 16."""
+    """Of images of one batch, for 8 noise vectors in 100 batches of 16."""
     seed_everything(seed)
     net: nn.Module = DCGANGenerator(16, 1, 8, 16).to(device)
-    z, mates = torch.randn(8, 16, device=device), torch.randn(200, 8, 16, device=device)
+    z, mates = torch.randn(8, 16, device=device), torch.randn(100, 8, 16, device=device)
     if method != "batch norm":
         net = with_reference(net, torch.randn(64, 16, device=device), method.startswith("virtual"))
     with torch.no_grad():
@@ -142,6 +143,12 @@ def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _row(claim: str, method: str, figure: str, values: list[float]) -> dict[str, Any]:
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return {"claim": claim, "method": method, "figure": figure, "value": statistics.fmean(values),
-            "value_error": error, "runs": len(values)}  # fmt: skip
+            "value_error": standard_error(values), "runs": len(values)}  # fmt: skip
+
+
+def standard_error(values: list[float]) -> float:
+    """Of the mean; not a number for one value, or where one is infinite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values))
