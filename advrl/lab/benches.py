@@ -1,0 +1,18 @@
+"""Studies by name, for ``advrl bench``: each trains and scores several methods and leaves a table and figures.
+
+A study is a module with a dataclass ``Options`` (its docstring and fields are the help) and a function
+``run(options, folder)``, where ``folder()`` names the next free folder if the user gave none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+BENCHES: dict[str, tuple[str, str]] = {}
+"""Name to (module, one line for the help)."""
+
+
+def bench(name: str) -> ModuleType:
+    """The module of a study, loaded when it is asked for."""
+    return import_module(BENCHES[name][0])
