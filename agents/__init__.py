@@ -7,6 +7,21 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
 else:
     from advrl.agents.adversarial import AdversarialTrainer
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+    from advrl.agents.dynamics import DYNAMICS, GameOptimizer, make_dynamics
+    from advrl.agents.dynamics_around import Averaging, Lookahead
+    from advrl.agents.dynamics_first import (
+        Alternating,
+        Dynamics,
+        Extragradient,
+        PastExtragradient,
+        Simultaneous,
+        negative_momentum,
+        optimistic,
+    )
+    from advrl.agents.dynamics_rules import AdamRule, OptimisticRule, Rule, SGDRule
+    from advrl.agents.dynamics_second import Competitive, Consensus, Symplectic
+    from advrl.agents.dynamics_trainer import DynamicsTrainer
+    from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
@@ -24,21 +39,39 @@ else:
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
 
     __all__ = [
+        "DYNAMICS",
+        "AdamRule",
         "AdversarialTrainer",
+        "Alternating",
+        "Averaging",
         "CheckpointError",
         "Common",
+        "Competitive",
+        "Consensus",
         "DivergedError",
+        "Dynamics",
+        "DynamicsTrainer",
         "Evaluator",
         "Every",
+        "Extragradient",
+        "GameOptimizer",
         "Interrupted",
         "Learned",
         "LearnedLinear",
         "LearnedModel",
+        "Lookahead",
         "ModeEvaluator",
         "ModeReport",
+        "OptimisticRule",
+        "PastExtragradient",
         "Report",
+        "Rule",
+        "SGDRule",
+        "Simultaneous",
+        "Symplectic",
         "TileCoding",
         "Trainer",
+        "Unrolled",
         "WriteError",
         "actor_critic",
         "decay",
@@ -51,10 +84,13 @@ else:
         "linear_sarsa",
         "linear_td",
         "load_checkpoint",
+        "make_dynamics",
         "mc_control",
         "mc_prediction",
         "model_learning",
         "n_step_sarsa",
+        "negative_momentum",
+        "optimistic",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",

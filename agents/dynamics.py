@@ -96,7 +96,7 @@ DYNAMICS: dict[str, Entry] = {
         "alternating with momentum -1/2", "1", lambda x, y, n: negative_momentum(x, y, first=n.first)
     ),
     "averaging": Entry(
-        "alternating; evaluated is the mean of the path", "1", lambda x, y, n: Averaging(Alternating(x, y, first=n.first))
+        "alternating; evaluated is the path's mean", "1", lambda x, y, n: Averaging(Alternating(x, y, first=n.first))
     ),
 }  # fmt: skip
 """Dynamics by their names on the command line."""

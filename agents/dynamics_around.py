@@ -76,7 +76,7 @@ class Lookahead(_Around):
 
 @dataclass(frozen=True)
 class Averaging(_Around):
-    """The same path; evaluated is its mean since the start, that which theory bounds (Bruck, 1977; Yazici et al., 2019).
+    """The same path; evaluated is its mean since the start (Bruck, 1977; Yazici et al., 2019).
 
     Args:
         inside: what takes the steps.

@@ -163,8 +163,8 @@ class Extragradient(Ruled):
 class PastExtragradient(Ruled):
     """Extragradient that looks ahead along the gradient it found last: one gradient a step.
 
-    Popov (1980); Gidel et al. (2019), algorithm 3. The points where it takes gradients are those that
-    :func:`optimistic` walks through.
+    Popov (1980); Gidel et al. (2019), algorithm 3. The points where it takes gradients move as those of
+    :func:`optimistic` do.
     """
 
     def init(self, x: Params, y: Params) -> State:

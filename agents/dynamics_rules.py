@@ -187,8 +187,8 @@ def check_rule(name: str, rule: object) -> None:
     if not isinstance(rule, Rule):
         what = rule.__name__ if isinstance(rule, type) else type(rule).__name__
         raise TypeError(
-            f"{name} must be an SGDRule or an AdamRule, got {what}: a dynamics evaluates the game away from the weights "
-            "and may differentiate the step, which an optimiser that changes weights in place cannot do"
+            f"{name} must be an SGDRule or an AdamRule, got {what}: a dynamics evaluates the game away from its "
+            "weights and may differentiate a step, which an optimiser that changes weights in place cannot do"
         )
 
 

@@ -10,6 +10,7 @@ On V(x, y) = x y with step size eta, per step:
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
