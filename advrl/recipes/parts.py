@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
+from advrl.agents.dynamics import make_dynamics
+from advrl.agents.dynamics_first import Dynamics
+from advrl.agents.dynamics_rules import AdamRule
+from advrl.agents.dynamics_trainer import DynamicsTrainer
 from advrl.estimators import Estimator, fitting, make_estimator
 from advrl.lab import GradientProbe
 from advrl.nn import FAMILIES, Policy
@@ -101,22 +105,40 @@ def make_trainer(
 ) -> AdversarialTrainer:
     """The configured trainer; every mismatch between the options is found here, before the first step."""
     game = make_game(config)
+    shared: dict[str, Any] = {
+        "estimator": make_configured_estimator(config, policy, game.objective),
+        "objective": game,
+        "penalties": [(config.r1 / 2, r1)] if config.r1 else [],
+        "penalty_every": 1 if game.penalties else R1_EVERY,
+        "schedule": LinearDecay(config.steps),
+        "instance_noise": instance_noise,
+        "discriminator_steps": config.discriminator_steps,
+        "generator_steps": config.generator_steps,
+        "ema": config.ema,
+    }
+    if config.dynamics != "alternating":
+        return DynamicsTrainer(policy, discriminator, dynamics=configured_dynamics(config), **shared)
     return AdversarialTrainer(
         policy,
         discriminator,
-        estimator=make_configured_estimator(config, policy, game.objective),
-        objective=game,
-        penalties=[(config.r1 / 2, r1)] if config.r1 else [],
-        penalty_every=1 if game.penalties else R1_EVERY,
         lr_generator=config.lr_generator,
         lr_discriminator=config.lr_discriminator,
-        schedule=LinearDecay(config.steps),
-        instance_noise=instance_noise,
-        discriminator_steps=config.discriminator_steps,
-        generator_steps=config.generator_steps,
-        ema=config.ema,
         precision=config.precision,
         compile=config.compile,
+        **shared,
+    )
+
+
+def configured_dynamics(config: AdversarialConfig) -> Dynamics:
+    """The configured dynamics, by Adam with the trainer's own numbers; the discriminator begins."""
+    return make_dynamics(
+        config.dynamics,
+        AdamRule(config.lr_generator),
+        AdamRule(config.lr_discriminator),
+        unroll_steps=config.unroll_steps,
+        lookahead_steps=config.lookahead_steps,
+        adjustment=config.adjustment,
+        first="y",
     )
 
 
