@@ -18,6 +18,7 @@ __all__ = [
     "distributions",
     "envs",
     "estimators",
+    "games",
     "lab",
     "load",
     "metrics",
