@@ -5,7 +5,7 @@ r"""Two-player dynamics by their names, and the optimiser that plays any differe
     for _ in range(100):
         players.step(game)
 
-A player is a tensor or a dictionary of tensors. The training of networks is ``DynamicsTrainer``'s.
+A player is a tensor, or a dictionary or tuple of tensors, as in ``advrl.games``, whose games it plays. The training of networks is ``DynamicsTrainer``'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from advrl.agents.dynamics_around import Averaging, Lookahead
@@ -33,8 +32,7 @@ from advrl.agents.dynamics_rules import Params, Rule, State
 from advrl.agents.dynamics_second import Competitive, Consensus, Symplectic
 from advrl.agents.dynamics_unrolled import Unrolled
 from advrl.checks import choice
-
-Weights = Tensor | dict[str, Tensor]
+from advrl.games.game import leaves, like
 
 
 @dataclass(frozen=True)
@@ -134,37 +132,37 @@ class GameOptimizer:
 
     Args:
         dynamics: how.
-        x: parameters of the player that minimises the first loss: a tensor, or a dictionary of tensors.
+        x: parameters of the player that minimises the first loss: a tensor, or a dictionary or tuple of them.
         y: of the player that minimises the second.
 
     Raises:
         TypeError: for anything else than a dynamics and floating-point parameters.
     """
 
-    def __init__(self, dynamics: Dynamics, x: Weights, y: Weights) -> None:
+    def __init__(self, dynamics: Dynamics, x: Any, y: Any) -> None:
         if not isinstance(dynamics, Dynamics):
             raise TypeError(f"dynamics must be a Dynamics, as make_dynamics returns, got {type(dynamics).__name__}")
         self.dynamics = dynamics
-        self._names = tuple(_names(side, weights) for side, weights in (("x", x), ("y", y)))
-        self._x, self._y = _flat(x), _flat(y)
+        self._like = x, y
+        self._x, self._y = _copies("x", x), _copies("y", y)
         self._state: State = dynamics.init(self._x, self._y)
         self.steps = 0
 
     @property
-    def x(self) -> Weights:
-        """The first player's parameters, as they were given."""
-        return _shaped(self._x, self._names[0])
+    def x(self) -> Any:
+        """The first player's parameters, in the form that they were given in."""
+        return like(self._like[0], list(self._x))
 
     @property
-    def y(self) -> Weights:
+    def y(self) -> Any:
         """The second player's."""
-        return _shaped(self._y, self._names[1])
+        return like(self._like[1], list(self._y))
 
     @property
-    def judged(self) -> tuple[Weights, Weights]:
+    def judged(self) -> tuple[Any, Any]:
         """The parameters to evaluate: slow weights, or means, of a dynamics that has them."""
         x, y = self.dynamics.judged(self._x, self._y, self._state)
-        return _shaped(x, self._names[0]), _shaped(y, self._names[1])
+        return like(self._like[0], list(x)), like(self._like[1], list(y))
 
     def step(self, losses: Callable[[Any, Any], tuple[Tensor, Tensor]], rate: float = 1.0) -> None:
         """One step of the game ``losses(x, y) -> (loss_x, loss_y)``, two scalars.
@@ -177,8 +175,8 @@ class GameOptimizer:
         Raises:
             ValueError: for losses that are no scalars, or cannot be differentiated as often as the dynamics needs.
         """
-        names_x, names_y = self._names
-        field = Field(lambda x, y: losses(_shaped(x, names_x), _shaped(y, names_y)))
+        x, y = self._like
+        field = Field(lambda at, to: losses(like(x, list(at)), like(y, list(to))))
         self._x, self._y, self._state = self.dynamics.step(field, self._x, self._y, self._state, rate)
         self.steps += 1
 
@@ -211,19 +209,9 @@ def check_state(state: Any, own: Any, where: str = "state") -> None:
             check_state(state[name], value, f"{where}.{name}")
 
 
-def _names(side: str, weights: Weights) -> tuple[str, ...] | None:
-    tensors = weights.values() if isinstance(weights, dict) else [weights]
+def _copies(side: str, weights: Any) -> Params:
+    tensors = leaves(weights)
     for tensor in tensors:
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            what = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{side} must be a floating-point tensor or a dictionary of them, got {what}")
-    return tuple(weights) if isinstance(weights, dict) else None
-
-
-def _flat(weights: Weights) -> Params:
-    tensors = weights.values() if isinstance(weights, dict) else [weights]
-    return tuple(torch.clone(t.detach()) for t in tensors)
-
-
-def _shaped(params: Params, names: tuple[str, ...] | None) -> Weights:
-    return params[0] if names is None else dict(zip(names, params, strict=True))
+        if not tensor.is_floating_point():
+            raise TypeError(f"{side} must be floating-point tensors, got {tensor.dtype}")
+    return tuple(tensor.detach().clone() for tensor in tensors)

@@ -421,7 +421,7 @@ def test_wrong_use_is_refused_with_a_sentence():
         GameOptimizer(Simultaneous(SGDRule(0.1), SGDRule(0.1)), x, y).step(lambda x, y: (x * y, -x * y))
     with pytest.raises(ValueError, match="cannot be differentiated"):
         GameOptimizer(Simultaneous(SGDRule(0.1), SGDRule(0.1)), x, y).step(lambda x, y: (x.detach().sum(), -y.sum()))
-    with pytest.raises(TypeError, match="y must be a floating-point tensor"):
+    with pytest.raises(TypeError, match="y must be floating-point tensors"):
         GameOptimizer(Simultaneous(SGDRule(0.1), SGDRule(0.1)), x, torch.arange(3))
     with pytest.raises(TypeError, match="dynamics must be a Dynamics"):
         GameOptimizer("optimistic", x, y)  # type: ignore[arg-type]

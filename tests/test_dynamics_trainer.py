@@ -209,7 +209,7 @@ def test_the_score_function_s_mixed_derivative_reaches_unrolling():
     error = 6 * 2 / n**0.5  # a term is at most 2 in size; six standard errors
     for first_order, value in exact.items():
         assert found[first_order] == pytest.approx(value, abs=error)
-    assert abs(exact[False] - exact[True]) > 10 * error
+    assert abs(exact[False] - exact[True]) > 3 * error  # so that one cannot pass for the other
 
 
 def test_averages_of_the_dynamics_are_what_is_evaluated():
