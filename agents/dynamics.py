@@ -5,7 +5,8 @@ r"""Two-player dynamics by their names, and the optimiser that plays any differe
     for _ in range(100):
         players.step(game)
 
-A player is a tensor, or a dictionary or tuple of tensors, as in ``advrl.games``, whose games it plays. The training of networks is ``DynamicsTrainer``'s.
+A player is a tensor, or a dictionary or tuple of tensors, as in ``advrl.games``, whose games it plays. The training of
+networks is ``DynamicsTrainer``'s.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-BENCHES: dict[str, tuple[str, str]] = {}
+BENCHES: dict[str, tuple[str, str]] = {
+    "dynamics": ("advrl.lab.bench_dynamics", "how two players move: ring and grid at equal time, oscillation, cost"),
+}
 """Name to (module, one line for the help)."""
 
 

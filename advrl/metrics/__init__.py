@@ -4,6 +4,7 @@ from advrl.metrics.classes import class_shares, confident_share
 from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
+from advrl.metrics.rotation import rotation_index
 
 __all__ = [
     "ModeCoverage",
@@ -13,4 +14,5 @@ __all__ = [
     "memorisation_ratio",
     "mode_coverage",
     "precision_recall",
+    "rotation_index",
 ]
