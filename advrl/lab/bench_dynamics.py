@@ -6,7 +6,8 @@ and nothing else: no penalty, no noise on the samples, no average (``alternating
 has radius 2 and standard deviation .02; the grid is PacGAN's, 5 by 5, two apart, of .05.
 
 Time is that of this process on a CPU, the clock's on a GPU. Each run is looked at at equal distances of time: modes
-captured and share of high quality as ``advrl.metrics.mode_coverage`` defines them, and the share of samples in each.
+captured and share of high quality as ``advrl.metrics.mode_coverage`` defines them, and the share of samples nearest to
+each centre: turnover is how much of them changes between two looks, rotation how much of that goes round in one sense.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from advrl.agents.dynamics import DYNAMICS
 from advrl.checks import choice, integer, number
 from advrl.data import Mixture, grid, ring
 from advrl.device import resolve_device
-from advrl.metrics import mode_coverage, rotation_index
+from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
 from advrl.nn import MLP
 from advrl.objectives import r1
 from advrl.seeding import isolated, seed_everything
@@ -88,7 +89,7 @@ class Played:
         seconds: how long they took.
         times: (L,) share of the run at each look, up to 1.
         modes, high_quality: (L,) at each look.
-        shares: (L, K + 1) of the samples in each mode, and outside of all.
+        shares: (L, K) of the samples nearest to each mode's centre, whatever their quality.
         columns: (C, N, 2) samples at ``COLUMNS`` of the looks, for the figure.
     """
 
@@ -145,31 +146,27 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
     seed_everything(seed)
     trainer = make_contender(name, mixture, device)
     trainer.step(mixture.sample(options.batch_size))  # what the first step sets up is not counted
-    spent, steps, limit, looks = 0.0, 0, options.seconds, list[tuple[float, Any]]()
-    kept = list[np.ndarray]()
+    spent, steps, limit, looks = 0.0, 0, options.seconds, list[ModeCoverage]()
+    kept, shares = list[np.ndarray](), list[np.ndarray]()
     columns = {round(i * (options.looks - 1) / (COLUMNS - 1)) for i in range(COLUMNS)}
     for look in range(options.looks):
         until = (look + 1) / options.looks
         start = _clock(device)
-        while (
-            (steps < until * options.steps)
-            if options.steps
-            else (spent + _clock(device) - start < until * options.seconds)
-        ):
-            trainer.step(mixture.sample(BATCH))
+        while steps < until * options.steps if options.steps else spent + _clock(device) - start < until * limit:
+            trainer.step(mixture.sample(options.batch_size))
             steps += 1
         spent += _clock(device) - start
         with isolated(seed), torch.no_grad():
             samples = trainer.average(trainer.noise(LOOKED_AT))
-            coverage = mode_coverage(samples, mixture.centres, mixture.std)
-        looks.append((until, coverage))
+            nearest = torch.cdist(samples, mixture.centres).argmin(1)
+            shares.append(nearest.bincount(minlength=mixture.modes).cpu().numpy() / LOOKED_AT)
+            looks.append(mode_coverage(samples, mixture.centres, mixture.std))
         if look in columns:
             kept.append(samples.cpu().numpy())
-    inside = torch.stack([c.shares * c.high_quality for _, c in looks]).cpu()
-    shares = torch.cat([inside, 1 - inside.sum(1, keepdim=True)], 1).numpy()
     return Played(
-        task, name, seed, steps, spent, np.array([t for t, _ in looks]), np.array([float(c.modes) for _, c in looks]),
-        np.array([float(c.high_quality) for _, c in looks]), shares, np.stack(kept),
+        task, name, seed, steps, spent, (np.arange(options.looks) + 1) / options.looks,
+        np.array([float(c.modes) for c in looks]), np.array([float(c.high_quality) for c in looks]),
+        np.stack(shares), np.stack(kept),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def columns_plot(columns: Mapping[str, np.ndarray], times: Sequence[float], data
                 axis.set_xticks([]), axis.set_yticks([])
                 axis.grid(visible=False)
                 axis.spines[:].set_visible(False)
-            row[0].set_ylabel(name.replace("-first", "\nfirst").replace("-extra", "\nextra"), rotation=0, ha="right",
+            row[0].set_ylabel(name.replace("-first", "\nfirst").replace("-extra", "\nextra").replace("-mom", "\nmom"), rotation=0, ha="right",
                               va="center", fontsize=8)  # fmt: skip
         for axis, time in zip(axes[0], times, strict=False):
             axis.set_title(f"{100 * time:.0f} %", fontsize=8, fontweight="normal", loc="center")
@@ -64,10 +64,10 @@ def _density(points: np.ndarray, reach: float) -> np.ndarray:
 
 
 def occupancy_plot(shares: Mapping[str, np.ndarray], times: np.ndarray) -> Figure:
-    """Share of the samples in each mode over time, stacked, a panel for each method; white is outside all modes.
+    """Share of the samples nearest to each mode over time, stacked, a panel for each method.
 
     Args:
-        shares: by method, (L, K + 1), the last what is in no mode.
+        shares: by method, (L, K).
         times: (L,) share of the run.
 
     Raises:
