@@ -151,11 +151,11 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
     columns = {round(i * (options.looks - 1) / (COLUMNS - 1)) for i in range(COLUMNS)}
     for look in range(options.looks):
         until = (look + 1) / options.looks
-        start = _clock(device)
-        while steps < until * options.steps if options.steps else spent + _clock(device) - start < until * limit:
+        start = clock(device)
+        while steps < until * options.steps if options.steps else spent + clock(device) - start < until * limit:
             trainer.step(mixture.sample(options.batch_size))
             steps += 1
-        spent += _clock(device) - start
+        spent += clock(device) - start
         with isolated(seed), torch.no_grad():
             samples = trainer.average(trainer.noise(LOOKED_AT))
             nearest = torch.cdist(samples, mixture.centres).argmin(1)
@@ -170,7 +170,8 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
     )  # fmt: skip
 
 
-def _clock(device: torch.device) -> float:
+def clock(device: torch.device) -> float:
+    """Seconds: of this process, or of the wall once the GPU is done."""
     if device.type == "cpu":
         return time.process_time()
     torch.accelerator.synchronize(device)

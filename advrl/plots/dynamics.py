@@ -5,6 +5,7 @@ Shapes: C columns, L looks, N samples, K modes.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,8 @@ def columns_plot(columns: Mapping[str, np.ndarray], times: Sequence[float], data
                 axis.set_xticks([]), axis.set_yticks([])
                 axis.grid(visible=False)
                 axis.spines[:].set_visible(False)
-            row[0].set_ylabel(name.replace("-first", "\nfirst").replace("-extra", "\nextra").replace("-mom", "\nmom"), rotation=0, ha="right",
-                              va="center", fontsize=8)  # fmt: skip
+            label = "\n".join(textwrap.wrap(name, 14))
+            row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
         for axis, time in zip(axes[0], times, strict=False):
             axis.set_title(f"{100 * time:.0f} %", fontsize=8, fontweight="normal", loc="center")
         axes[0][-1].set_title("data", fontsize=8, loc="center")
