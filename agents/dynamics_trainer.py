@@ -187,9 +187,12 @@ class _Sample:
         return loss
 
     def _losses(self, x: Params, y: Params, whose: str) -> Losses:
-        weights = dict(zip(self.trainer._names, (*x, *y), strict=True))
-        both, work = self.trainer._both, (lambda: self._within(x, whose),)
-        found: Losses = functional_call(both, weights, work, tie_weights=False)  # the search for ties takes its time
+        trainer, work = self.trainer, (lambda: self._within(x, whose),)
+        names, values = trainer._names, (*x, *y)
+        if whose == "y" and self._drawn is not None and self._drawn[0] is x and not trainer.dynamics.curvature:
+            names, values = names[len(x) :], y  # the generator has done its part
+        weights = dict(zip(names, values, strict=True))
+        found: Losses = functional_call(trainer._both, weights, work, tie_weights=False)  # the search for ties is slow
         return found
 
     def _within(self, x: Params, whose: str) -> Losses:
