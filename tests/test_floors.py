@@ -23,6 +23,8 @@ BESIDE = {
     ("device", "distributed"),
     ("estimators", "distributions"),
     ("tabular", "objectives"),
+    ("games", "objectives"),
+    ("games", "tabular"),
     ("plots", "checks"),
     ("plots", "files"),
     ("__init__", "recipes"),

@@ -1,6 +1,8 @@
 """Two-player games: vector fields, exact rates, equilibria and solutions. The rules that train are in advrl.agents."""
 
 from advrl.games.classic import bilinear, dirac_eigenvalues, dirac_gan, quadratic
+from advrl.games.finite import Picks, density_step, finite_gan, gan_gap, max_min_play, total_variation
+from advrl.games.fits import GaussianFit, forward_kl_fit, reverse_kl_fit
 from advrl.games.game import (
     Game,
     flatten,
@@ -23,13 +25,18 @@ from advrl.games.matrix import (
     rock_paper_scissors,
 )
 from advrl.games.rates import alternating_invariant, averaged_radius, eigenvalues, orbit, rate, threshold
+from advrl.games.ratio import ratio_value
+from advrl.games.spectrum import gan_game, spectrum, stability_limit
 
 __all__ = [
     "Game",
+    "GaussianFit",
+    "Picks",
     "Play",
     "alternating_invariant",
     "averaged_radius",
     "bilinear",
+    "density_step",
     "dirac_eigenvalues",
     "dirac_gan",
     "duality_gap",
@@ -37,21 +44,31 @@ __all__ = [
     "equilibrium",
     "exploitability",
     "fictitious_play",
+    "finite_gan",
     "flatten",
+    "forward_kl_fit",
+    "gan_game",
+    "gan_gap",
     "hedge",
     "hessian_product",
     "jacobian",
     "jacobian_product",
     "jacobian_transpose_product",
     "matching_pennies",
+    "max_min_play",
     "nash_gap",
     "orbit",
     "quadratic",
     "random_game",
     "rate",
+    "ratio_value",
     "regret_matching",
+    "reverse_kl_fit",
     "rock_paper_scissors",
+    "spectrum",
+    "stability_limit",
     "threshold",
+    "total_variation",
     "unflatten",
     "vector_field",
     "zero_sum",
