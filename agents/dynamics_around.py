@@ -35,6 +35,9 @@ class _Around(Dynamics):
         x, y, inside = self.inside.alone(player, field, x, y, state["inside"], rate)
         return x, y, {**state, "inside": inside}
 
+    def sizes(self, x: Params, y: Params, state: State, rate: float = 1.0) -> tuple[Params, Params]:
+        return self.inside.sizes(x, y, state["inside"], rate)
+
 
 @dataclass(frozen=True)
 class Lookahead(_Around):

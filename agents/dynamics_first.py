@@ -42,6 +42,10 @@ class Dynamics(ABC):
     def alone(self, player: Player, field: Field, x: Params, y: Params, state: State, rate: float = 1.0) -> Moved:
         """A step of one player against the other as it is."""
 
+    @abstractmethod
+    def sizes(self, x: Params, y: Params, state: State, rate: float = 1.0) -> tuple[Params, Params]:
+        """The step size of every parameter as it is now, momentum left out."""
+
     def judged(self, x: Params, y: Params, state: State) -> tuple[Params, Params]:
         """The parameters to evaluate: where the players are, unless the dynamics averages."""
         return x, y
@@ -75,6 +79,9 @@ class Ruled(Dynamics):
         x, y = detached(x), detached(y)
         x, y = (added(x, change), y) if player == "x" else (x, added(y, change))
         return x, y, {**state, player: own}
+
+    def sizes(self, x: Params, y: Params, state: State, rate: float = 1.0) -> tuple[Params, Params]:
+        return self.rule("x").sizes(x, state["x"], rate), self.rule("y").sizes(y, state["y"], rate)
 
     def rule(self, player: Player) -> Rule:
         """The player's rule."""

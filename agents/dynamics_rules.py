@@ -43,6 +43,10 @@ class Rule(ABC):
         """The step size of every coordinate, without momentum: what a solver of the local game multiplies by."""
 
     @abstractmethod
+    def sizes(self, params: Params, state: State, rate: float = 1.0) -> Params:
+        """The same as it is in this state, without a new gradient; the learning rate before the first."""
+
+    @abstractmethod
     def with_momentum(self, momentum: float) -> Rule:
         """The same with another momentum."""
 
@@ -80,7 +84,10 @@ class SGDRule(Rule):
         return _scaled(ball, -self.lr * rate), {"momentum": ball}
 
     def steps(self, gradient: Params, state: State, rate: float = 1.0) -> tuple[Params, State]:
-        return tuple(torch.full_like(g, self.lr * rate) for g in gradient), state
+        return self.sizes(gradient, state, rate), state
+
+    def sizes(self, params: Params, state: State, rate: float = 1.0) -> Params:
+        return tuple(torch.full_like(p, self.lr * rate) for p in params)
 
     def with_momentum(self, momentum: float) -> SGDRule:
         return replace(self, momentum=momentum)
@@ -124,7 +131,12 @@ class AdamRule(Rule):
 
     def steps(self, gradient: Params, state: State, rate: float = 1.0) -> tuple[Params, State]:
         state = self._moments(gradient, state)
-        return _scaled(_tuple(torch._foreach_reciprocal(self._root(state))), self.lr * rate), state
+        return self.sizes(gradient, state, rate), state
+
+    def sizes(self, params: Params, state: State, rate: float = 1.0) -> Params:
+        if not state["count"]:
+            return tuple(torch.full_like(p, self.lr * rate) for p in params)
+        return _scaled(_tuple(torch._foreach_reciprocal(self._root(state))), self.lr * rate)
 
     def with_momentum(self, momentum: float) -> AdamRule:
         return replace(self, betas=(momentum, self.betas[1]))
@@ -174,6 +186,9 @@ class OptimisticRule(Rule):
     def steps(self, gradient: Params, state: State, rate: float = 1.0) -> tuple[Params, State]:
         steps, base = self.base.steps(gradient, state["base"], rate)
         return steps, {**state, "base": base}
+
+    def sizes(self, params: Params, state: State, rate: float = 1.0) -> Params:
+        return self.base.sizes(params, state["base"], rate)
 
     def with_momentum(self, momentum: float) -> OptimisticRule:
         return OptimisticRule(self.base.with_momentum(momentum))

@@ -90,11 +90,11 @@ class Symplectic(Ruled):
         towards = _joined(*field.both(x, y, again=True))
         plain = detached(towards)
         slope = _transposed(towards, w, plain, "symplectic gradient adjustment")
-        turn = torch._foreach_mul(torch._foreach_sub(slope, _forward(towards, w, plain)), 0.5)
+        turn = tuple(torch._foreach_mul(torch._foreach_sub(slope, _forward(towards, w, plain)), 0.5))
         if self.align:
             size = sum(p.numel() for p in w)
-            sign = (_dot(plain, slope) * _dot(tuple(turn), slope) / size + 0.1).sign()
-            turn = [t * sign for t in turn]
+            sign = (_dot(plain, slope) * _dot(turn, slope) / size + 0.1).sign()
+            turn = tuple(t * sign for t in turn)
         turned = added(plain, tuple(torch._foreach_mul(turn, self.weight)))
         return self._along((turned[: len(x)], turned[len(x) :]), x, y, state, rate)
 

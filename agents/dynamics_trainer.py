@@ -77,13 +77,8 @@ class DynamicsTrainer(AdversarialTrainer):
                 "estimates of the game's: use path or loo, or a dynamics of first order"
             )
         self.dynamics = dynamics
-        self._both = _Both(generator, discriminator)
-        self._weights = tuple(
-            [(f"{side}.{name}", p) for name, p in net.named_parameters() if p.requires_grad]
-            for side, net in (("generator", generator), ("discriminator", discriminator))
-        )
-        self._names = [name for weights in self._weights for name, _ in weights]
-        self._state: State = dynamics.init(*self._copies())
+        self._networks = Networks(generator, discriminator)
+        self._state: State = dynamics.init(*self._networks.copies())
 
     def step(self, batch: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         """As :meth:`AdversarialTrainer.step`, with the dynamics' step in place of each player's last and first."""
@@ -91,41 +86,49 @@ class DynamicsTrainer(AdversarialTrainer):
         reals = batch.chunk(self.discriminator_steps)
         passes = self.discriminator_steps + self.generator_steps - 1
         noise = iter((self.noise(passes * len(reals[0])) if z is None else z).chunk(passes))
-        x, y = (tuple(p.detach() for _, p in weights) for weights in self._weights)
+        x, y = (tuple(p.detach() for p in weights) for weights in self._networks.weights)
         metrics: dict[str, Tensor] = {}
         for real in reals[:-1]:
-            sample = _Sample(self, real, next(noise))
+            sample = self._sample(real, next(noise))
             x, y, self._state = self.dynamics.alone("y", Field(sample), x, y, self._state, rate)
-        sample = _Sample(self, reals[-1], next(noise))
+        sample = self._sample(reals[-1], next(noise))
         x, y, self._state = self.dynamics.step(Field(sample), x, y, self._state, rate)
         metrics |= sample.metrics
         for _ in range(self.generator_steps - 1):
-            sample = _Sample(self, reals[-1], next(noise))
+            sample = self._sample(reals[-1], next(noise))
             x, y, self._state = self.dynamics.alone("x", Field(sample), x, y, self._state, rate)
-        self._put(x, y)
+        self._networks.put(x, y)
         self.steps += 1
         self._update_average()
         return metrics
 
-    @torch.no_grad()
-    def _put(self, x: Params, y: Params) -> None:
-        for weights, values in zip(self._weights, (x, y), strict=True):
-            torch._foreach_copy_([p.detach() for _, p in weights], list(values))
+    def _sample(self, real: Tensor, z: Tensor) -> Sample:
+        every = self.penalty_every
+        return Sample(
+            self,
+            self._networks,
+            real,
+            z,
+            self.estimator,
+            self.dynamics.curvature,
+            every if self.steps % every == 0 else 0,
+        )
 
-    def _copies(self) -> tuple[Params, Params]:
-        x, y = (tuple(p.detach().clone() for _, p in weights) for weights in self._weights)
-        return x, y
+    def step_sizes(self) -> tuple[Params, Params]:
+        """The step size of every weight as it is now, momentum left out."""
+        rate = 1.0 if self.schedule is None else self.schedule(self.steps)
+        return self.dynamics.sizes(*self._networks.copies(), self._state, rate)
 
     @torch.no_grad()
     def _update_average(self) -> None:
         """The weights to evaluate are the dynamics' own averages, where it has some."""
-        x, y = self._copies()
+        x, y = self._networks.copies()
         judged, _ = self.dynamics.judged(x, y, self._state)
         if judged is x or not self.ema:
             super()._update_average()
             return
         mine = dict(self.average.named_parameters())
-        for (name, _), value in zip(self._weights[0], judged, strict=True):
+        for name, value in zip(self._networks.names[0], judged, strict=True):
             mine[name.partition(".")[2]].copy_(value)
         for buffer, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             buffer.copy_(live)
@@ -150,22 +153,64 @@ class DynamicsTrainer(AdversarialTrainer):
         self._state = state["dynamics"]
 
 
-class _Both(nn.Module):
-    """Both networks in one module: whatever is done inside sees the weights that ``functional_call`` puts there."""
+class Networks(nn.Module):
+    """Both networks in one module: whatever is done inside sees the weights that ``functional_call`` puts there.
+
+    Args:
+        generator, discriminator: their trainable parameters are the two players.
+    """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
+        found = [
+            [(f"{side}.{name}", p) for name, p in net.named_parameters() if p.requires_grad]
+            for side, net in (("generator", generator), ("discriminator", discriminator))
+        ]
+        self.names = tuple([name for name, _ in side] for side in found)
+        self.weights = tuple([p for _, p in side] for side in found)
 
     def forward(self, work: Callable[[], Losses]) -> Losses:
+        """Do the work here."""
         return work()
 
+    def copies(self) -> tuple[Params, Params]:
+        """Both players' parameters as they are now."""
+        x, y = (tuple(p.detach().clone() for p in weights) for weights in self.weights)
+        return x, y
 
-class _Sample:
-    """The game on one batch (B, *event) and its noise: two losses of both players' parameters."""
+    @torch.no_grad()
+    def put(self, x: Params, y: Params) -> None:
+        """Move the networks there."""
+        for weights, values in zip(self.weights, (x, y), strict=True):
+            torch._foreach_copy_([p.detach() for p in weights], list(values))
 
-    def __init__(self, trainer: DynamicsTrainer, real: Tensor, z: Tensor) -> None:
-        self.trainer, self.real, self.z = trainer, real, z
+
+class Sample:
+    """The game on one batch and its noise: two losses of both players' parameters.
+
+    Args:
+        trainer: whose objective, penalties and networks' use it is.
+        networks: of that trainer.
+        real: (B, *event) real samples.
+        z: (B, latent) noise.
+        estimator: of the policy's gradient.
+        again: whether each loss needs its derivatives in both players.
+        penalised: factor of the penalties' weights.
+    """
+
+    def __init__(
+        self,
+        trainer: AdversarialTrainer,
+        networks: Networks,
+        real: Tensor,
+        z: Tensor,
+        estimator: Estimator,
+        again: bool,
+        penalised: int,
+    ) -> None:
+        self.trainer, self.networks, self.real, self.z = trainer, networks, real, z
+        self.estimator, self.again, self.penalised = estimator, again, penalised
         self.metrics: dict[str, Tensor] = {}
         self._drawn: tuple[Params, Draw] | None = None
 
@@ -187,12 +232,11 @@ class _Sample:
         return loss
 
     def _losses(self, x: Params, y: Params, whose: str) -> Losses:
-        trainer, work = self.trainer, (lambda: self._within(x, whose),)
-        names, values = trainer._names, (*x, *y)
-        if whose == "y" and self._drawn is not None and self._drawn[0] is x and not trainer.dynamics.curvature:
-            names, values = names[len(x) :], y  # the generator has done its part
-        weights = dict(zip(names, values, strict=True))
-        found: Losses = functional_call(trainer._both, weights, work, tie_weights=False)  # the search for ties is slow
+        names, values = [*self.networks.names[0], *self.networks.names[1]], (*x, *y)
+        if whose == "y" and self._drawn is not None and self._drawn[0] is x and not self.again:
+            names, values = self.networks.names[1], y  # the generator has done its part
+        weights, work = dict(zip(names, values, strict=True)), (lambda: self._within(x, whose),)
+        found: Losses = functional_call(self.networks, weights, work, tie_weights=False)  # the search for ties is slow
         return found
 
     def _within(self, x: Params, whose: str) -> Losses:
@@ -210,7 +254,7 @@ class _Sample:
         loss_x: Tensor | None = None
         loss_y: Tensor | None = None
         if "x" in whose:
-            loss_x = trainer.estimator.surrogate(draw, lambda v: objective.cost(logits(v), real_logits)).mean()
+            loss_x = self.estimator.surrogate(draw, lambda v: objective.cost(logits(v), real_logits)).mean()
             self.metrics.setdefault("g_cost", loss_x.detach())
         if "y" in whose:
             assert real_logits is not None
@@ -220,14 +264,14 @@ class _Sample:
     def _draw(self, x: Params) -> Draw:
         """The policy's samples at these weights, drawn once."""
         if self._drawn is None or self._drawn[0] is not x:
-            self._drawn = x, self.trainer.estimator.draw(self.trainer.distribution(self.z))
+            self._drawn = x, self.estimator.draw(self.trainer.distribution(self.z))
         return self._drawn[1]
 
     def _judge(self, draw: Draw, real_logits: Tensor, logits: Callable[[Tensor], Tensor], seen: list[Tensor]) -> Tensor:
-        """The discriminator's loss; of a dynamics with curvature, with its derivatives in the generator."""
+        """The discriminator's loss, with its derivatives in the generator if they are needed."""
         trainer, d_loss = self.trainer, self.trainer.objective.d_loss
-        if trainer.dynamics.curvature:
-            loss = trainer.estimator.surrogate(draw, lambda v: d_loss(real_logits, logits(v))).mean()
+        if self.again:
+            loss = self.estimator.surrogate(draw, lambda v: d_loss(real_logits, logits(v))).mean()
             fake_logits = seen[-1]
         else:  # one sample for each z, and those judged for the generator will do
             fake_logits = seen[0][:1] if seen else logits(draw.x[:1].detach())
@@ -239,11 +283,11 @@ class _Sample:
                 "logit_real": real_logits.detach().mean(),
                 "logit_fake": fake_logits.detach().mean(),
             }
-        if trainer.steps % trainer.penalty_every == 0:
+        if self.penalised:
             fake = trainer.decode(draw.x.detach()[0])
             for weight, penalty in trainer.penalties:
                 value = penalty(trainer._exact_logits, self.real, fake).mean()
-                loss = loss + weight * trainer.penalty_every * value
+                loss = loss + weight * self.penalised * value
                 if first:
                     self.metrics[penalty.__name__] = value.detach()
         return loss

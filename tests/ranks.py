@@ -73,7 +73,7 @@ def parity(steps: int = 8) -> dict[str, Tensor]:
 
 def dynamics_parity(steps: int = 3) -> dict[str, Tensor]:
     """The same of every dynamics, whose gradients and products are averaged where the field is taken."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name in DYNAMICS:
         seed_everything(0)
         nets = MLP(3, 2, (6,), "tanh").double(), MLP(2, (), (6,), "tanh").double()

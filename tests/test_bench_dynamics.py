@@ -12,7 +12,7 @@ import torch
 from advrl.cli import main
 from advrl.lab.bench_dynamics import CONTENDERS, LOOKED_AT, MIXTURES, Options, make_contender, play, summary
 from advrl.metrics import rotation_index
-from advrl.plots.dynamics import columns_plot, occupancy_plot, outcome_plot
+from advrl.plots import columns_plot, occupancy_plot, outcome_plot
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -185,7 +185,7 @@ def test_alternating_keeps_its_invariant_and_simultaneous_spirals_as_it_should()
     for step in range(1, 201):
         taking_turns.step(bilinear)
         at_once.step(bilinear)
-        x, y = float(taking_turns.x), float(taking_turns.y)  # type: ignore[arg-type]
+        x, y = float(taking_turns.x), float(taking_turns.y)
         assert x**2 + y**2 - eta * x * y == pytest.approx(1.0, abs=1e-12)
         assert float(at_once.x**2 + at_once.y**2) == pytest.approx((1 + eta**2) ** step, rel=1e-10)
 
@@ -196,12 +196,12 @@ def test_averages_of_an_orbit_shrink_like_two_radii_over_time():
     total, largest = double(0.0, 0.0), 0.0
     for step in range(1, steps + 1):
         players.step(bilinear)
-        total = total + torch.cat([players.x, players.y])  # type: ignore[list-item]
+        total = total + torch.cat([players.x, players.y])
         if step > 1000:
-            largest = max(largest, float(torch.cat(players.judged).norm()) * eta * step)  # type: ignore[arg-type]
-    torch.testing.assert_close(torch.cat(players.judged), total / steps, rtol=0, atol=1e-12)  # type: ignore[arg-type]
+            largest = max(largest, float(torch.cat(players.judged).norm()) * eta * step)
+    torch.testing.assert_close(torch.cat(players.judged), total / steps, rtol=0, atol=1e-12)
     assert largest == pytest.approx(2.0, rel=2 * eta)  # sum of a unit orbit: at most its diameter, up to O(eta)
-    assert float(torch.cat([players.x, players.y]).norm()) > 0.99  # type: ignore[list-item]
+    assert float(torch.cat([players.x, players.y]).norm()) > 0.99
 
 
 def test_past_extragradient_takes_gradients_where_optimistic_walks():
@@ -279,14 +279,14 @@ def test_the_unrolled_gradient_is_that_of_finite_differences(inner):
 
     players = GameOptimizer(Unrolled(SGDRule(eta), inner, k), X, Y)
     players.step(quartic)
-    found = (X - players.x) / eta  # type: ignore[operator]
+    found = (X - players.x) / eta
     h = 1e-6
     exact = [(looked_ahead(X + h * e) - looked_ahead(X - h * e)) / (2 * h) for e in torch.eye(2, dtype=torch.float64)]
     torch.testing.assert_close(found, double(*exact), rtol=1e-6, atol=1e-7)
     first = GameOptimizer(Unrolled(SGDRule(eta), inner, k, first_order=True), X, Y)
     first.step(quartic)
-    assert torch.equal(first.y, players.y)  # type: ignore[arg-type]
-    assert (first.x - players.x).abs().max() > 1e-3 * eta  # type: ignore[operator]
+    assert torch.equal(first.y, players.y)
+    assert (first.x - players.x).abs().max() > 1e-3 * eta
 
 
 def dense(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -309,7 +309,7 @@ def dense(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def moved(dynamics: Any) -> Tensor:
     players = GameOptimizer(dynamics, X, Y)
     players.step(quartic)
-    return torch.cat([players.x, players.y]) - torch.cat([X, Y])  # type: ignore[list-item]
+    return torch.cat([players.x, players.y]) - torch.cat([X, Y])
 
 
 def test_second_order_dynamics_are_those_of_dense_matrices():
@@ -349,7 +349,7 @@ def test_sign_alignment_leaves_an_unstable_point_that_the_plain_adjustment_is_dr
         players = GameOptimizer(Symplectic(rule(0.01), rule(0.01), 1.0, align), double(1.0), double(1.0))
         for _ in range(300):
             players.step(unstable)
-        ends.append(float(torch.cat([players.x, players.y]).norm()))  # type: ignore[list-item]
+        ends.append(float(torch.cat([players.x, players.y]).norm()))
     assert ends[0] < 1e-3 < 10 < ends[1]
 
 
@@ -406,9 +406,9 @@ def test_every_dynamics_plays_networks_in_single_precision_and_resumes_bit_for_b
 def test_wrong_use_is_refused_with_a_sentence():
     x, y = double(1.0), double(2.0)
     with pytest.raises(TypeError, match=r"SGDRule or an AdamRule, got Adam: .*in place"):
-        Unrolled(torch.optim.Adam, SGDRule(0.1))  # type: ignore[arg-type]
+        Unrolled(torch.optim.Adam, SGDRule(0.1))
     with pytest.raises(TypeError, match="got SGD"):
-        Simultaneous(SGDRule(0.1), torch.optim.SGD([x.requires_grad_()], 0.1))  # type: ignore[arg-type]
+        Simultaneous(SGDRule(0.1), torch.optim.SGD([x.requires_grad_()], 0.1))
     with pytest.raises(ValueError, match="did you mean 'extragradient'"):
         make_dynamics("extragradients", SGDRule(0.1), SGDRule(0.1))
     detached = lambda x, y: ((x * y.detach()).sum(), -(x.detach() * y).sum())  # noqa: E731
@@ -424,9 +424,9 @@ def test_wrong_use_is_refused_with_a_sentence():
     with pytest.raises(TypeError, match="y must be floating-point tensors"):
         GameOptimizer(Simultaneous(SGDRule(0.1), SGDRule(0.1)), x, torch.arange(3))
     with pytest.raises(TypeError, match="dynamics must be a Dynamics"):
-        GameOptimizer("optimistic", x, y)  # type: ignore[arg-type]
+        GameOptimizer("optimistic", x, y)
     with pytest.raises(TypeError, match="inside must be a Dynamics"):
-        Lookahead("alternating")  # type: ignore[arg-type]
+        Lookahead("alternating")
     for make, said in (
         (lambda: SGDRule(0.0), "lr"), (lambda: SGDRule(0.1, -1.0), "momentum must be above -1"),
         (lambda: AdamRule(1e-3, (0.5, 1.0)), r"betas\[1\]"), (lambda: Unrolled(rule(1.0), rule(1.0), 0), "k must be"),

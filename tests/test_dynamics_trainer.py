@@ -254,7 +254,7 @@ def test_wrong_use_is_refused_with_a_sentence():
         with pytest.raises(ValueError, match="needs second derivatives"):
             make(name, not_twice[0])
     with pytest.raises(TypeError, match="dynamics must be a Dynamics"):
-        DynamicsTrainer(*nets(), dynamics="optimistic", latent=3)  # type: ignore[arg-type]
+        DynamicsTrainer(*nets(), dynamics="optimistic", latent=3)
     state = trainer_for("optimistic").state_dict()
     with pytest.raises(ValueError, match="another dynamics"):
         trainer_for("lookahead").load_state_dict(state)

@@ -250,8 +250,7 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
 
 def draw(played: Sequence[Played], out: Path) -> list[Path]:
     """The figures of every task."""
-    from advrl.plots import save_figure
-    from advrl.plots.dynamics import columns_plot, occupancy_plot, outcome_plot
+    from advrl.plots import columns_plot, occupancy_plot, outcome_plot, save_figure
 
     paths = []
     for task in dict.fromkeys(run.task for run in played):

@@ -39,7 +39,7 @@ def columns_plot(columns: Mapping[str, np.ndarray], times: Sequence[float], data
     with style():
         figure = Figure(figsize=(0.86 * (len(times) + 1) + 1.5, 0.92 * len(columns) + 0.35))
         axes = figure.subplots(len(columns), len(times) + 1, squeeze=False)
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01)  # type: ignore[union-attr]
+        figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01)
         for row, (name, samples) in zip(axes, columns.items(), strict=True):
             for axis, points in zip(row, [*samples, data], strict=True):
                 axis.imshow(_density(points, reach), cmap="Greens" if points is data else "Blues", origin="lower")
