@@ -195,12 +195,16 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     out = options.out or folder()
     out.mkdir(parents=True, exist_ok=True)
     work = [(task, name, seed, options) for task in tasks for seed in range(options.seeds) for name in names]
-    played = list(_all(work, options.jobs))
+    played: list[Played] = []
+    for found in _all(work, options.jobs):
+        played.append(found)
+        _write(out / "runs.csv", [_named(run) | run.figures() for run in played])  # what is done is not lost
+        say(f"{len(played)}/{len(work)} {found.task} {found.dynamics}, seed {found.seed}: {found.modes[-1]:.0f} modes, "
+            f"{100 * found.high_quality[-1]:.0f} % of high quality after {found.steps:,} steps")  # fmt: skip
     table = summary(played)
-    _write(out / "runs.csv", [_named(run) | run.figures() for run in played])
     _write(out / "looks.csv", [row for run in played for row in _looks(run)])
     _write(out / "table.csv", table)
-    say(markdown(table))
+    say("\n" + markdown(table))
     figures = draw(played, out)
     written = [out / name for name in ("table.csv", "runs.csv", "looks.csv")] + figures
     say("\nWritten:\n" + "\n".join(f"  {path}" for path in written))

@@ -20,7 +20,7 @@ from advrl.plots import image_grid, save_png
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
 RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet",
-             "probe_gradients", "probe_every")  # fmt: skip
+             "probe_gradients", "probe_spectrum", "probe_every")  # fmt: skip
 """What may differ from the saved configuration when a run is resumed."""
 
 
@@ -101,6 +101,8 @@ class AdversarialConfig:
     probe_gradients: str = ""
     """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters on the
     way; the run itself stays the same."""
+    probe_spectrum: bool = False
+    """Look for the outer eigenvalues of the game's Jacobian on the way, and whether the steps are too large for it."""
     probe_every: int = 200
     """Steps between two such measurements."""
     quiet: bool = False

@@ -16,7 +16,7 @@ from advrl.agents.dynamics_first import Dynamics
 from advrl.agents.dynamics_rules import AdamRule
 from advrl.agents.dynamics_trainer import DynamicsTrainer
 from advrl.estimators import Estimator, fitting, make_estimator
-from advrl.lab import GradientProbe
+from advrl.lab import GradientProbe, SpectrumProbe
 from advrl.nn import FAMILIES, Policy
 from advrl.objectives import GAMES, Game, Objective, from_cost, r1
 from advrl.recipes.config import AdversarialConfig, probed
@@ -140,6 +140,11 @@ def configured_dynamics(config: AdversarialConfig) -> Dynamics:
         adjustment=config.adjustment,
         first="y",
     )
+
+
+def spectrum_probe(config: AdversarialConfig, parts: Any, folder: Path) -> SpectrumProbe | None:
+    """What ``--probe-spectrum`` asks for."""
+    return SpectrumProbe(parts.trainer, parts.shown, folder) if config.probe_spectrum else None
 
 
 def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:
