@@ -32,6 +32,7 @@ from advrl.agents import (
     optimistic,
 )
 from advrl.agents.dynamics_field import Field
+from advrl.games import rate
 from advrl.nn import MLP
 
 RATES = (0.01, 0.1, 0.25)
@@ -148,6 +149,22 @@ def test_negative_momentum_rates_on_xy(beta, eta):
     found = squared_radius(negative_momentum(rule(eta), rule(eta), beta))
     assert found == pytest.approx(exact, abs=1e-10)
     assert (found < 1) == (beta < 0)
+
+
+@pytest.mark.parametrize("eta", RATES)
+def test_the_rules_have_the_rates_of_advrl_games(eta):
+    r = rule(eta)
+    for dynamics, steps, exact in (
+        (Alternating(r, r, 2.0), 1, rate("alternating", eta, eta_y=2 * eta)),
+        (optimistic(r, r), 1, rate("optimistic", eta)),
+        (Consensus(r, r, 0.5), 1, rate("consensus", eta, gamma=0.5)),
+        (Competitive(r, r), 1, rate("competitive", eta)),
+        (negative_momentum(r, r, -0.3), 1, rate("momentum", eta, beta=-0.3)),
+        (Unrolled(r, r, 3), 1, rate("unrolled", eta, k=3)),
+        (Unrolled(r, r, 3, True, True), 1, rate("unrolled", eta, k=3, first_order=True, alternate=True)),
+        (Lookahead(Alternating(r, r), 7, 0.3), 7, rate("lookahead", eta, k=7, alpha=0.3)),
+    ):  # fmt: skip
+        assert squared_radius(dynamics, steps) == pytest.approx(exact, abs=1e-10)
 
 
 def test_printed_rates():
