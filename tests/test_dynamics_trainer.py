@@ -212,6 +212,18 @@ def test_the_score_function_s_mixed_derivative_reaches_unrolling():
     assert abs(exact[False] - exact[True]) > 3 * error  # so that one cannot pass for the other
 
 
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_nothing_is_made_on_the_default_device(name):
+    trainer = trainer_for(name, penalties=[(0.5, r1)])
+    torch.set_default_device("meta")
+    try:
+        for _ in range(2):
+            trainer.step(torch.zeros(4, 2, device="cpu"), torch.zeros(4, 3, device="cpu"))
+    finally:
+        torch.set_default_device(None)
+    assert {p.device.type for p in weights(trainer)} == {"cpu"}
+
+
 def test_averages_of_the_dynamics_are_what_is_evaluated():
     trainer = trainer_for("averaging")
     seen = []
