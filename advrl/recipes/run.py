@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
+from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
@@ -359,9 +360,15 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
         f"generator updates: {config.generator_steps}\n"
-        f"{_ranks(config, trainer)}"
+        f"{_moves(config)}{_ranks(config, trainer)}"
         f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
     )
+
+
+def _moves(config: Any) -> str:
+    """How the players move, if not as usual."""
+    usual = config.dynamics == "alternating"
+    return "" if usual else f"dynamics   {config.dynamics}: {DYNAMICS[config.dynamics].summary}\n"
 
 
 def _ranks(config: Any, trainer: Any) -> str:
