@@ -282,10 +282,13 @@ def _named(run: Played) -> dict[str, Any]:
 
 
 def _looks(run: Played) -> list[dict[str, Any]]:
+    """A row for each look; a mixture with fewer modes leaves the last shares empty."""
+    most = max(make().modes for make in MIXTURES.values())
     return [
         _named(run) | {"time": time, "modes": modes, "high_quality": quality}
-        for time, modes, quality in zip(run.times, run.modes, run.high_quality, strict=True)
-    ]
+        | {f"share_{k}": shares[k] if k < len(shares) else "" for k in range(most)}
+        for time, modes, quality, shares in zip(run.times, run.modes, run.high_quality, run.shares, strict=True)
+    ]  # fmt: skip
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

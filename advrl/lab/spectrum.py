@@ -178,18 +178,22 @@ def spectrum_plot(run: str | Path) -> Path:
     """
     from matplotlib.figure import Figure
 
+    from advrl.plots.style import PALETTE
+
     run = Path(run)
     table = read_metrics(run / "spectrum.csv")
     with style():
         figure = Figure(figsize=(7.2, 3.0))
         ends, limit = figure.subplots(1, 2)
-        for name, label in (("modulus", "largest |z|"), ("turn", "largest |Im z|"), ("real", "smallest Re z")):
-            ends.plot(table["step"], table[name], label=label, marker="." if len(table["step"]) < 40 else None)
+        mark = "." if len(table["step"]) < 40 else None
+        lines = (("modulus", "largest |z|"), ("turn", "largest |Im z|"), ("real", "smallest Re z"))
+        for (name, label), colour in zip(lines, PALETTE, strict=False):
+            ends.plot(table["step"], table[name], label=label, marker=mark, color=colour)
         ends.set_yscale("symlog", linthresh=1e-2)
         ends.set(title="Eigenvalues of step size times Jacobian", xlabel="step")
         ends.legend()
-        limit.plot(table["step"], table["limit"], marker="." if len(table["step"]) < 40 else None)
+        limit.plot(table["step"], table["limit"], marker=mark, color=PALETTE[0])
         limit.axhline(1, ls=":", lw=1, color="black")
         limit.set_yscale("symlog", linthresh=1e-3)
-        limit.set(title="How much larger simultaneous steps could be", xlabel="step")
+        limit.set(title="Largest stable step, in the run's own", xlabel="step")
     return save_figure(figure, run / "plots" / "spectrum.png")

@@ -85,13 +85,8 @@ def occupancy_plot(shares: Mapping[str, np.ndarray], times: np.ndarray) -> Figur
         figure = Figure(figsize=(2.6 * columns, 1.35 * rows + 0.3))
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
         for axis, (name, found) in zip(axes, shares.items(), strict=False):
-            modes = found.shape[1] - 1
-            axis.stackplot(
-                100 * times,
-                found[:, :modes].T,
-                colors=colormaps["twilight_shifted"](np.linspace(0.08, 0.92, modes)),
-                lw=0,
-            )
+            colours = colormaps["twilight_shifted"](np.linspace(0.08, 0.92, found.shape[1]))
+            axis.stackplot(100 * times, found.T, colors=colours, lw=0)
             axis.set(xlim=(100 * times[0], 100), ylim=(0, 1), yticks=[0, 0.5, 1], title=name)
             axis.grid(visible=False)
         for axis in axes[len(shares) :]:
