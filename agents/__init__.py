@@ -8,6 +8,21 @@ else:
     from advrl.agents.adversarial import AdversarialTrainer
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from advrl.agents.coupled import CoupledTrainer
+    from advrl.agents.dynamics import DYNAMICS, GameOptimizer, make_dynamics
+    from advrl.agents.dynamics_around import Averaging, Lookahead
+    from advrl.agents.dynamics_first import (
+        Alternating,
+        Dynamics,
+        Extragradient,
+        PastExtragradient,
+        Simultaneous,
+        negative_momentum,
+        optimistic,
+    )
+    from advrl.agents.dynamics_rules import AdamRule, OptimisticRule, Rule, SGDRule
+    from advrl.agents.dynamics_second import Competitive, Consensus, Symplectic
+    from advrl.agents.dynamics_trainer import DynamicsTrainer
+    from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
@@ -31,27 +46,45 @@ else:
 
     __all__ = [
         "AUGMENTATIONS",
+        "DYNAMICS",
+        "AdamRule",
         "AdversarialTrainer",
+        "Alternating",
         "Augmentation",
+        "Averaging",
         "CheckpointError",
         "Common",
+        "Competitive",
+        "Consensus",
         "CoupledTrainer",
         "DivergedError",
+        "Dynamics",
+        "DynamicsTrainer",
         "Evaluator",
         "Every",
+        "Extragradient",
         "FeatureMatching",
+        "GameOptimizer",
         "HistoricalAveraging",
         "HistoryPool",
         "Interrupted",
         "Learned",
         "LearnedLinear",
         "LearnedModel",
+        "Lookahead",
         "ModeEvaluator",
         "ModeReport",
+        "OptimisticRule",
+        "PastExtragradient",
         "Report",
+        "Rule",
+        "SGDRule",
+        "Simultaneous",
         "Stabiliser",
+        "Symplectic",
         "TileCoding",
         "Trainer",
+        "Unrolled",
         "WriteError",
         "actor_critic",
         "decay",
@@ -64,10 +97,13 @@ else:
         "linear_sarsa",
         "linear_td",
         "load_checkpoint",
+        "make_dynamics",
         "mc_control",
         "mc_prediction",
         "model_learning",
         "n_step_sarsa",
+        "negative_momentum",
+        "optimistic",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",

@@ -1,7 +1,7 @@
 """What two ranks do together, run by ``torchrun`` for tests/test_ranks.py: ``-m tests.ranks FOLDER``.
 
-Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. ``parity`` and ``baselines`` are played by one
-rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
+Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. Both parities and ``baselines`` are played by
+one rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
 """
 
 import faulthandler
@@ -18,14 +18,19 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent
 
 from advrl.agents import (
+    DYNAMICS,
+    AdamRule,
     AdversarialTrainer,
     CheckpointError,
     DivergedError,
+    DynamicsTrainer,
     Every,
     HistoricalAveraging,
     HistoryPool,
     Interrupted,
+    SGDRule,
     fit,
+    make_dynamics,
 )
 from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
@@ -66,6 +71,22 @@ def parity(steps: int = 8) -> dict[str, Tensor]:
         )
         trainer.step(mine(real, 2), mine(z, 3))
     return {f"{i}.{name}": p for i, net in enumerate((*nets, trainer.average)) for name, p in net.state_dict().items()}
+
+
+def dynamics_parity(steps: int = 3) -> dict[str, Tensor]:
+    """The same of every dynamics, whose gradients and products are averaged where the field is taken."""
+    found: dict[str, Tensor] = {}
+    for name in DYNAMICS:
+        seed_everything(0)
+        nets = MLP(3, 2, (6,), "tanh").double(), MLP(2, (), (6,), "tanh").double()
+        dynamics = make_dynamics(name, SGDRule(0.1), AdamRule(0.05, eps=1e-3), unroll_steps=2, lookahead_steps=2)
+        trainer = DynamicsTrainer(*nets, dynamics=dynamics, latent=3, penalties=[(0.5, r1)], discriminator_steps=2)
+        source = torch.Generator().manual_seed(1)
+        for _ in range(steps):
+            real, z = (torch.randn(2 * 8, size, generator=source, dtype=torch.float64) for size in (2, 3))
+            trainer.step(mine(real, 2), mine(z, 2))
+        found |= {f"{name} {i}.{part}": p for i, net in enumerate(nets) for part, p in net.state_dict().items()}
+    return found
 
 
 def baselines() -> dict[str, Tensor]:
@@ -205,7 +226,12 @@ def play_all(folder: Path) -> dict[str, Any]:
         "failures": failures(folder),
     }
     with process_group(CPU):
-        return found | {"parity": parity(), "baselines": baselines(), "seed": rank_seed(5)}
+        return found | {
+            "parity": parity(),
+            "dynamics": dynamics_parity(),
+            "baselines": baselines(),
+            "seed": rank_seed(5),
+        }
 
 
 def lose(folder: Path) -> int:

@@ -81,6 +81,16 @@ def test_two_ranks_on_half_batches_are_one_on_the_joined_batch(played):
     assert same(played[1][0]["parity"], played[1][1]["parity"])
 
 
+def test_two_ranks_are_one_in_every_dynamics(played):
+    """Products with the game's Jacobian and unrolled steps included; Adam's eps of 1e-3 keeps rounding small."""
+    one = ranks.dynamics_parity()
+    for found in played[1]:
+        assert found["dynamics"].keys() == one.keys()
+        for name, value in one.items():
+            assert (value - found["dynamics"][name]).abs().max() < 1e-11, name
+    assert same(played[1][0]["dynamics"], played[1][1]["dynamics"])
+
+
 def test_the_comparison_sees_a_rank_that_keeps_its_gradients_to_itself(monkeypatch):
     one = tensors(ranks.parity())
     monkeypatch.setattr(ranks, "mine", lambda x, parts: x.unflatten(0, (parts, 2, -1))[:, 0].flatten(0, 1))

@@ -9,6 +9,7 @@ from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
+from advrl.metrics.rotation import rotation_index
 from advrl.metrics.seeds import SeedSummary, interquartile_mean, paired_summary, seed_summary
 from advrl.metrics.tradeoff import Tradeoff, diversity_at, mean_diversity, shared_quality, tradeoff_gap
 
@@ -40,6 +41,7 @@ __all__ = [
     "oracle_scores",
     "paired_summary",
     "precision_recall",
+    "rotation_index",
     "seed_summary",
     "self_bleu",
     "sentence_bleu",

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.forward import Precision
 from advrl.checks import choice, integer, number
 from advrl.estimators import BASELINES, ESTIMATORS
@@ -20,7 +21,7 @@ from advrl.recipes.stabilising import check_stabilisers
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
 RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet",
-             "probe_gradients", "probe_every")  # fmt: skip
+             "probe_gradients", "probe_spectrum", "probe_every")  # fmt: skip
 """What may differ from the saved configuration when a run is resumed."""
 
 
@@ -60,6 +61,15 @@ class AdversarialConfig:
     """Discriminator updates per step, each on a batch of its own."""
     generator_steps: int = 1
     """Generator updates per step."""
+    dynamics: str = "alternating"
+    """How the two players move: alternating, simultaneous, ttur, extragradient, past-extragradient, optimistic,
+    unrolled, unrolled-first-order, consensus, symplectic, competitive, lookahead, negative-momentum, averaging."""
+    unroll_steps: int = 5
+    """Discriminator steps that the generator sees ahead, in unrolled and unrolled-first-order."""
+    lookahead_steps: int = 5
+    """Steps between two returns, in lookahead."""
+    adjustment: float = 1.0
+    """Weight of what is added to the gradient, in consensus and symplectic."""
     lr_generator: float = 2e-3
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 2e-3
@@ -116,6 +126,8 @@ class AdversarialConfig:
     probe_gradients: str = ""
     """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters on the
     way; the run itself stays the same."""
+    probe_spectrum: bool = False
+    """Look for the outer eigenvalues of the game's Jacobian on the way, and whether the steps are too large for it."""
     probe_every: int = 200
     """Steps between two such measurements."""
     quiet: bool = False
@@ -132,13 +144,17 @@ class AdversarialConfig:
             choice("estimator", self.estimator, ["auto", *ESTIMATORS], hint=", or FILE.py:NAME")
         if ":" not in self.objective:
             make_game(self.objective, hint=", or FILE.py:NAME")
+        choice("dynamics", self.dynamics, DYNAMICS)
+        if self.dynamics != "alternating" and (self.compile or self.precision != "fp32"):
+            raise ValueError(f"--compile and --precision bf16 need --dynamics alternating, got {self.dynamics}")
         if self.baseline is not None:
             choice("baseline", self.baseline, BASELINES)
         if self.samples is not None:
             integer("--samples", self.samples)
         choice("precision", self.precision, get_args(Precision))
         for name in ("latent", "width", "batch_size", "steps", "discriminator_steps", "generator_steps", "seeds",
-                     "log_every", "checkpoint_every", "picture_every", "probe_every"):  # fmt: skip
+                     "unroll_steps", "lookahead_steps", "log_every", "checkpoint_every", "picture_every",
+                     "probe_every"):  # fmt: skip
             integer(flag(name), getattr(self, name))
         for name in probed(self):
             choice("estimator", name, ESTIMATORS)
@@ -146,6 +162,7 @@ class AdversarialConfig:
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
+        number("--adjustment", self.adjustment, 0.0)
         if number("--ema", self.ema, 0.0) >= 1.0:
             raise ValueError(f"--ema must be below 1, got {self.ema}")
         if not 0 <= self.seed <= 2**32 - self.seeds:

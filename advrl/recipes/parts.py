@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.agents.coupled import CoupledTrainer
+from advrl.agents.dynamics import make_dynamics
+from advrl.agents.dynamics_first import Dynamics
+from advrl.agents.dynamics_rules import AdamRule
+from advrl.agents.dynamics_trainer import DynamicsTrainer
 from advrl.estimators import Estimator, Score, fitting, make_estimator
-from advrl.lab import GradientProbe
+from advrl.lab import GradientProbe, SpectrumProbe
 from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
 from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1
 from advrl.objectives import make_game as named_game
-from advrl.recipes.config import AdversarialConfig, probed
-from advrl.recipes.stabilising import stabilised, stabilisers
+from advrl.recipes.config import AdversarialConfig, flag, probed
+from advrl.recipes.stabilising import STABILISERS, stabilised, stabilisers
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated
 
@@ -142,25 +146,59 @@ def make_trainer(
             slopes = []
     if isinstance(game, Game) and not game.objective.high_is_real:
         discriminator = make_energy(config, policy)
+    shared: dict[str, Any] = {
+        "estimator": estimator,
+        "objective": game,
+        "penalties": slopes,
+        "penalty_every": every,
+        "schedule": LinearDecay(config.steps),
+        "instance_noise": instance_noise,
+        "discriminator_steps": config.discriminator_steps,
+        "generator_steps": config.generator_steps,
+        "ema": config.ema,
+    }
+    if config.dynamics != "alternating":
+        _refuse_beside_dynamics(config, game)
+        return DynamicsTrainer(policy, discriminator, dynamics=configured_dynamics(config), **shared)
     return make(
         policy,
         stabilised(config, discriminator),
         stabilisers=stabilisers(config),
         separate_batches=not config.joint_batches,
-        estimator=estimator,
-        objective=game,
-        penalties=slopes,
-        penalty_every=every,
         lr_generator=config.lr_generator,
         lr_discriminator=config.lr_discriminator,
-        schedule=LinearDecay(config.steps),
-        instance_noise=instance_noise,
-        discriminator_steps=config.discriminator_steps,
-        generator_steps=config.generator_steps,
-        ema=config.ema,
         precision=config.precision,
         compile=config.compile,
+        **shared,
     )
+
+
+def _refuse_beside_dynamics(config: AdversarialConfig, game: Game | CoupledGame) -> None:
+    """What belongs to the alternating step alone."""
+    beside = f"--dynamics {config.dynamics} moves both players by their losses alone"
+    if isinstance(game, CoupledGame) or game.clip is not None or game.controller is not None:
+        raise ValueError(f"{beside}: --objective {config.objective} needs --dynamics alternating")
+    changed = [name for name in STABILISERS if getattr(config, name) != getattr(AdversarialConfig, name)]
+    if changed:
+        raise ValueError(f"{beside}: {flag(changed[0])} needs --dynamics alternating")
+
+
+def configured_dynamics(config: AdversarialConfig) -> Dynamics:
+    """The configured dynamics, by Adam with the trainer's own numbers; the discriminator begins."""
+    return make_dynamics(
+        config.dynamics,
+        AdamRule(config.lr_generator),
+        AdamRule(config.lr_discriminator),
+        unroll_steps=config.unroll_steps,
+        lookahead_steps=config.lookahead_steps,
+        adjustment=config.adjustment,
+        first="y",
+    )
+
+
+def spectrum_probe(config: AdversarialConfig, parts: Any, folder: Path) -> SpectrumProbe | None:
+    """What ``--probe-spectrum`` asks for."""
+    return SpectrumProbe(parts.trainer, parts.shown, folder) if config.probe_spectrum else None
 
 
 def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:

@@ -15,6 +15,10 @@ from advrl.nn import MinibatchDiscrimination, MinibatchStdDev, Packing, before_o
 if TYPE_CHECKING:
     from advrl.recipes.config import AdversarialConfig
 
+STABILISERS = ("packing", "minibatch_features", "minibatch_stddev", "spectral_norm", "feature_matching",
+               "historical_averaging", "history_pool", "augment", "joint_batches")  # fmt: skip
+"""The options of this module."""
+
 
 def augmentations(config: AdversarialConfig) -> list[str]:
     """The names in ``--augment``."""
