@@ -363,7 +363,7 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def _one_each(logits: Tensor, x: Tensor, together: int | None) -> Tensor:
+def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:
     """Logits (B,) of samples x (B, *event) from a discriminator's output (B,) or (B, 1); of packs, fewer."""
     if logits.dim() == 2 and logits.shape[1] == 1:
         logits = logits.squeeze(1)
