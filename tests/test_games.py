@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from advrl import games
 from advrl.games import (
     Game,
     bilinear,
@@ -21,6 +23,7 @@ from advrl.games import (
     vector_field,
     zero_sum,
 )
+from advrl.objectives import minimax
 
 KIND = {"dtype": torch.float64}
 
@@ -135,6 +138,55 @@ def test_vectors_and_structures():
     for wrong in (3.0, {}, {"a": 1.0}):
         with pytest.raises(TypeError, match="parameters are"):
             flatten(wrong)
+
+
+@pytest.fixture
+def meta():
+    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("meta")
+def test_nothing_is_made_on_the_default_device():
+    cost = games.matching_pennies(device="cpu")
+    x, y = torch.tensor([0.7, 0.3], device="cpu"), torch.tensor([0.2, 0.8], device="cpu")
+    two = bilinear(cost)
+    inputs, labels = torch.rand(4, 2, device="cpu"), torch.ones(4, device="cpu")
+    with torch.device("cpu"):
+        g, d = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    humps = Normal(torch.zeros((), device="cpu"), torch.ones((), device="cpu"))
+    for value in (
+        *vector_field(two, x, y),
+        jacobian(two, x, y),
+        *jacobian_product(two, x, y, x, y),
+        hessian_product(quadratic(cost, cost, cost), x, y, "xx", x),
+        games.spectrum(two, x, y),
+        games.spectrum(*games.gan_game(g, d, minimax, inputs, inputs), 2),
+        games.equilibrium(cost)[0],
+        games.random_game(2, 3),
+        games.duality_gap(cost, x, y),
+        games.nash_gap(cost, cost, x, y),
+        games.fictitious_play(cost, [1, 3]).gap,
+        games.hedge(cost, [1, 3]).gap,
+        games.regret_matching(cost, [1, 3]).gap,
+        *vector_field(games.finite_gan(x), x, y),
+        games.density_step(x, y),
+        games.max_min_play(x, 3).values,
+        games.gan_gap(x, y, y),
+        games.ratio_value(x, x.log(), None, "mle"),
+        games.fgsm(lambda x: x.sum(1), inputs, 0.1),
+        games.pgd(lambda x: x.sum(1), inputs, 0.1),
+        games.linear_worst_loss(inputs, labels, x, 0.0, 0.1),
+        games.reverse_gradient(x),
+        games.private_code(0.5, 1.0).direction,
+        games.solve_tic_tac_toe().best_moves(torch.zeros(9, device="cpu")),
+        *games.orbit(x, 1.0, 0.0),
+        games.averaged_radius(x),
+    ):
+        assert value.device.type == "cpu"
+    assert games.forward_kl_fit(humps).std == 1 and abs(games.reverse_kl_fit(humps.log_prob, 1.0).mean) < 1e-5
 
 
 def test_wrong_use_says_so():

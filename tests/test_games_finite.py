@@ -73,7 +73,7 @@ def test_density_steps_of_any_rate_converge(rate):
     assert total_variation(p, q) < max(math.exp(-rate * 200 / 4), 1e-15)
 
 
-PLACES = torch.arange(-32, 33, **KIND) / 16
+PLACES = torch.arange(-32, 33, dtype=torch.float64) / 16
 
 
 def spike(t):

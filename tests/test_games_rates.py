@@ -1,6 +1,8 @@
 """Rates on V = x y: the table's formulas, and eigenvalues of steps taken by code that knows none of them."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +141,21 @@ def test_the_table(eta):
         assert abs(rate(rule, eta, **dict(settings)) - exact) < 1e-10, rule
 
 
+def test_the_page_prints_what_is_computed():
+    page = (Path(__file__).parents[1] / "docs" / "games.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\| `rate\((.+?)\)` \| ([0-9.]+) \| ([0-9.]+) \| (.*?) ?\|$", page, re.MULTILINE)
+    assert {row[0].split('"')[1] for row in rows} == set(RULES)
+    for call, first, second, limit in rows:
+        rule, settings = re.fullmatch(r'"([a-z-]+)", eta(?:, (.+))?', call).groups()
+        options = eval(f"dict({settings or ''})", {"dict": dict})
+        assert [f"{rate(rule, eta, **options):.4f}" for eta in (0.1, 0.3)] == [first, second], call
+        if rule == "momentum":
+            assert (rate(rule, 1e-3, **options) < 1) == (limit != "never")
+        else:
+            found = threshold(rule, **options)
+            assert {0.0: "never", math.inf: "always"}.get(found, f"{found:.4f}") == limit, call
+
+
 def test_the_printed_numbers():
     assert [round(rate("momentum", 0.1, beta=b), 4) for b in (-0.5, -0.25, 0.0)] == [0.997, 0.9974, 1.0]
     assert round(rate("momentum", 0.1, beta=0.5), 3) == 1.066
@@ -243,3 +260,6 @@ def test_wrong_use_says_so():
         rate("unrolled", 0.1, k=0)
     with pytest.raises(ValueError, match="alpha"):
         rate("lookahead", 0.1, k=5, alpha=0.0)
+    for settings in ({}, {"gamma": 0.5, "beta": 0.1}):
+        with pytest.raises(TypeError, match="argument"):
+            threshold("consensus", **settings)

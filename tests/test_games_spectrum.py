@@ -84,6 +84,15 @@ def test_steps_below_the_limit_converge_and_above_it_grow(mixed):
     torch.testing.assert_close(torch.cat(vector_field(game, x, y)), j @ w)
 
 
+def test_what_has_not_settled_is_left_out():
+    n = 200
+    turn = torch.linspace(1, 1.001, n, **KIND).diag()  # eigenvalues +-i s, all but equal
+    game, zero = bilinear(turn), torch.zeros(n, **KIND)
+    few = spectrum(game, zero, zero, 4, "imaginary", restarts=1)
+    assert len(few) < 4 and ((few.imag.abs() - 1).abs() < 2e-3).all()
+    torch.testing.assert_close(spectrum(game, zero, zero).imag.abs().sort().values[::2], turn.diag())
+
+
 def test_limits_in_closed_form():
     assert stability_limit(torch.tensor([1j, -1j])) == 0
     assert stability_limit(torch.tensor([2.0 + 0j, 0.5 + 0j])) == pytest.approx(1)
@@ -130,5 +139,7 @@ def test_wrong_use_says_so():
     one = torch.ones(())
     with pytest.raises(ValueError, match="count"):
         spectrum(bilinear(), one, one, 0)
+    with pytest.raises(ValueError, match="at least one"):
+        stability_limit(torch.zeros(0))
     with pytest.raises(ValueError, match="modulus"):
         spectrum(bilinear(), one, one, 1, "mod")

@@ -36,6 +36,7 @@ class Game:
     """Two losses of two players, each () and pure: no state, no randomness, no change in place.
 
     A game is called like its function, so wherever a game is asked for, a plain function of (x, y) will do.
+    Not to be taken for ``advrl.objectives.Game``, what a GAN's players pay for logits.
 
     Args:
         name: for tables and messages.
@@ -143,8 +144,9 @@ def jacobian_product(game: Losses, x: Params, y: Params, u: Params, v: Params) -
 
 def jacobian_transpose_product(game: Losses, x: Params, y: Params, u: Params, v: Params) -> tuple[Params, Params]:
     """J^T (u, v), without J: at (u, v) = F it is the gradient of |F|^2 / 2, which consensus optimisation descends."""
-    _, pull = vjp(lambda x, y: vector_field(game, x, y), x, y)
-    return pull((u, v))
+    pull = vjp(lambda x, y: vector_field(game, x, y), x, y)[1]
+    product: tuple[Params, Params] = pull((u, v))
+    return product
 
 
 def hessian_product(game: Losses, x: Params, y: Params, block: str, vector: Params) -> Params:

@@ -11,6 +11,7 @@ max_j (A^T x)_j - min_i (A y)_i >= 0. Shapes: n rows, m columns, any batch dimen
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,13 +58,13 @@ def equilibrium(cost: Tensor) -> tuple[Tensor, Tensor, float]:
     shift = a.min()  # the program's value is then of known sign and size
     a = (a - shift) / max(a.max() - shift, 1e-300)
     objective = [0.0] * n + [1.0]
-    upper = torch.cat([torch.as_tensor(a.T), -torch.ones(m, 1, dtype=torch.float64, device="cpu")], 1).numpy()
+    upper = np.hstack([a.T, -np.ones((m, 1))])
     found = linprog(
         objective, upper, [0.0] * m, [[1.0] * n + [0.0]], [1.0], bounds=[(0, None)] * n + [(None, None)], method="highs"
     )
     if found.status != 0:
         raise RuntimeError(f"the linear program of the game was not solved: {found.message}")
-    x, y = (_simplex(torch.as_tensor(s).to(cost)) for s in (found.x[:n], -found.ineqlin.marginals))
+    x, y = (_simplex(torch.as_tensor(s, device="cpu").to(cost)) for s in (found.x[:n], -found.ineqlin.marginals))
     return x, y, float(x @ cost.detach() @ y)
 
 

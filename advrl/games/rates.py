@@ -96,7 +96,7 @@ RULES: dict[str, Callable[..., list[complex]]] = {
 }
 
 
-def eigenvalues(rule: str, eta: float, **settings: float) -> list[complex]:
+def eigenvalues(rule: str, eta: float, **settings: float | str) -> list[complex]:
     """Eigenvalues of one step of ``rule`` on V = x y.
 
     Args:
@@ -109,7 +109,7 @@ def eigenvalues(rule: str, eta: float, **settings: float) -> list[complex]:
     return RULES[rule](eta, **settings)
 
 
-def rate(rule: str, eta: float, **settings: float) -> float:
+def rate(rule: str, eta: float, **settings: float | str) -> float:
     """|z|^2 of the largest eigenvalue: the factor of x^2 + y^2 per step; below 1 the rule converges.
 
     ``rate("optimistic", 0.5)`` is 1/2, ``rate("extragradient", 0.5)`` 0.8125, ``rate("simultaneous", 0.5)`` 1.25.
@@ -117,7 +117,7 @@ def rate(rule: str, eta: float, **settings: float) -> float:
     return max(abs(z) for z in eigenvalues(rule, eta, **settings)) ** 2
 
 
-def threshold(rule: str, **settings: float) -> float:
+def threshold(rule: str, **settings: float | str) -> float:
     """The step below which ``rule`` converges on V = x y: 0 if at none, infinite if at every one.
 
     From the eigenvalues, with the criterion of Jury for those of a 2 x 2 matrix: |determinant| < 1 and
@@ -126,7 +126,7 @@ def threshold(rule: str, **settings: float) -> float:
     Raises:
         ValueError: for momentum, and for lookahead but on alternating steps: their limit has no closed form.
     """
-    choice("rule", rule, RULES)
+    eigenvalues(rule, 1.0, **settings)  # refuses settings that the rule does not have, or lacks
     if rule in ("simultaneous", "alternating"):
         return 0.0
     if rule in ("proximal", "competitive"):

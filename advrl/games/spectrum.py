@@ -26,7 +26,9 @@ from advrl.objectives import Objective
 ENDS = {"modulus": "LM", "real": "SR", "imaginary": "LI"}  # what ARPACK calls them
 
 
-def spectrum(game: Losses, x: Params, y: Params, count: int | None = None, by: str = "modulus") -> Tensor:
+def spectrum(
+    game: Losses, x: Params, y: Params, count: int | None = None, by: str = "modulus", restarts: int = 20
+) -> Tensor:
     """Eigenvalues of J at (x, y), largest modulus first, as complex numbers on the CPU.
 
     Positive real parts attract. Away from an equilibrium they say how the field turns and stretches there.
@@ -38,16 +40,18 @@ def spectrum(game: Losses, x: Params, y: Params, count: int | None = None, by: s
         count: how many, without forming J; all n + m of them, from the dense J, if ``None``.
         by: with ``count``, which: those of the largest "modulus", which limit the step, of the smallest "real" part,
             which are least attracted, or of the largest "imaginary" part, which turn fastest.
+        restarts: of Arnoldi's method, each of some 20 products, after which what has not settled is left out: where
+            many eigenvalues lie together, as the real parts near 0 of most networks do, that may be all.
 
     Returns:
-        (n + m,) or (count,) eigenvalues. For ``count`` of n + m - 1 or more, all of them.
+        (n + m,) or up to (count,) eigenvalues. For ``count`` of n + m - 1 or more, all of them.
     """
     choice("by", by, ENDS)
     sizes = [sum(part.numel() for part in leaves(params)) for params in (x, y)]
     if count is None or integer("count", count) >= sum(sizes) - 1:
         values = torch.linalg.eigvals(jacobian(game, x, y).cpu())
     else:
-        values = _arnoldi(game, x, y, sizes, count, ENDS[by])
+        values = _arnoldi(game, x, y, sizes, count, ENDS[by], integer("restarts", restarts))
     return values[values.abs().argsort(descending=True)]
 
 
@@ -60,9 +64,16 @@ def stability_limit(eigenvalues: Tensor, tolerance: float = 1e-6) -> float:
     Args:
         eigenvalues: of J, as of :func:`spectrum`; with only some of J's, the limit is that of those.
         tolerance: relative size of what counts as zero.
+
+    Raises:
+        ValueError: without eigenvalues.
     """
+    if eigenvalues.dim() != 1 or not len(eigenvalues):
+        raise ValueError(
+            f"eigenvalues must be (k,), at least one, got {tuple(eigenvalues.shape)}: ask for fewer of them"
+        )
     size = eigenvalues.abs()
-    kept = eigenvalues[size > tolerance * size.amax()] if len(size) else eigenvalues
+    kept = eigenvalues[size > tolerance * size.amax()]
     if not len(kept):
         return math.inf
     return max(0.0, float((2 * kept.real / kept.abs() ** 2).amin()))
@@ -96,8 +107,8 @@ def gan_game(
     return Game(objective.name, losses), x, y
 
 
-def _arnoldi(game: Losses, x: Params, y: Params, sizes: list[int], count: int, which: str) -> Tensor:
-    from scipy.sparse.linalg import LinearOperator, eigs
+def _arnoldi(game: Losses, x: Params, y: Params, sizes: list[int], count: int, which: str, restarts: int) -> Tensor:
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
     kind = flatten(x)
 
@@ -111,5 +122,9 @@ def _arnoldi(game: Losses, x: Params, y: Params, sizes: list[int], count: int, w
     start = np.random.default_rng(0).standard_normal(total)
     tolerance = 0.0 if kind.dtype == torch.float64 else 1e-4  # rounding in the products goes no further
     operator = LinearOperator((total, total), matvec=product, dtype=np.float64)
-    found = eigs(operator, count, which=which, v0=start, tol=tolerance, return_eigenvectors=False)
-    return torch.as_tensor(found, device="cpu")
+    options = {"which": which, "v0": start, "tol": tolerance, "maxiter": restarts, "return_eigenvectors": False}
+    try:
+        found = eigs(operator, count, ncv=min(total, max(4 * count + 1, 20)), **options)
+    except ArpackNoConvergence as error:
+        found = error.eigenvalues
+    return torch.as_tensor(np.asarray(found, dtype=np.complex128), device="cpu")
