@@ -226,13 +226,7 @@ class AdversarialTrainer:
         else:
             real_logits, fake_logits = self.logits(torch.cat([real, fake])).chunk(2)
         loss = game_loss = self.objective.d_loss(real_logits, fake_logits).mean()
-        metrics = {
-            "d_loss": game_loss.detach(),
-            "logit_real": real_logits.detach().mean(),
-            "logit_fake": fake_logits.detach().mean(),
-        }
-        if is_log_ratio(self.objective):
-            metrics |= calibration(real_logits, fake_logits)
+        metrics = told_of_logits(self.objective, game_loss, real_logits, fake_logits)
         if self.steps % self.penalty_every == 0:
             for weight, penalty in self.penalties:
                 value = penalty(self._exact_logits, real, fake).mean()
@@ -361,6 +355,12 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
     """One optimiser step on a scalar loss, with gradients averaged over the ranks."""
     backward(optimiser, loss)
     optimiser.step()
+
+
+def told_of_logits(objective: Objective, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What is logged of the discriminator's loss and its logits."""
+    told = {"d_loss": loss.detach(), "logit_real": real.detach().mean(), "logit_fake": fake.detach().mean()}
+    return told | calibration(real, fake) if is_log_ratio(objective) else told
 
 
 def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from advrl.agents.adversarial import AdversarialTrainer
+from advrl.agents.adversarial import AdversarialTrainer, told_of_logits
 from advrl.agents.dynamics import check_state
 from advrl.agents.dynamics_field import Field
 from advrl.agents.dynamics_first import Dynamics
@@ -68,6 +68,8 @@ class DynamicsTrainer(AdversarialTrainer):
             penalty_every=penalty_every, latent=latent, schedule=schedule, instance_noise=instance_noise,
             discriminator_steps=discriminator_steps, generator_steps=generator_steps, ema=ema,
         )  # fmt: skip
+        if self.game.clip is not None or self.controller is not None:
+            raise ValueError(f"{self.objective.name} needs more than its losses: use AdversarialTrainer")
         name = type(self.estimator).__name__
         if self.e_opt is not None:
             raise ValueError(f"{name} learns along the way, which only the alternating trainer does: use loo or path")
@@ -278,11 +280,7 @@ class Sample:
             loss = d_loss(real_logits, fake_logits).mean()
         first = "d_loss" not in self.metrics
         if first:
-            self.metrics |= {
-                "d_loss": loss.detach(),
-                "logit_real": real_logits.detach().mean(),
-                "logit_fake": fake_logits.detach().mean(),
-            }
+            self.metrics |= told_of_logits(trainer.objective, loss, real_logits, fake_logits)
         if self.penalised:
             fake = trainer.decode(draw.x.detach()[0])
             for weight, penalty in trainer.penalties:
