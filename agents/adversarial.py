@@ -135,7 +135,7 @@ class AdversarialTrainer:
         if compile or precision != "fp32":
             self._twins = {net: twin(net, precision, compile, self.device) for net in (generator, discriminator)}
         self.separate_batches = separate_batches
-        self.stabilisers = nn.ModuleList(stabilisers)  # a module: the loop keeps the buffers of each rank
+        self.stabilisers: Any = nn.ModuleList(stabilisers)  # a module: the loop keeps the buffers of each rank
         if len({s.name for s in stabilisers}) < len(stabilisers):
             raise ValueError(f"one stabiliser of a name, got {', '.join(s.name for s in stabilisers)}")
         self.together = coupled_samples(discriminator)

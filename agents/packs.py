@@ -47,7 +47,7 @@ class Packs(Distribution):
         """(B / g, g, *event), which a critic may look at."""
         return self.samples.mean.unflatten(0, (-1, self.size))
 
-    def sample(self, sample_shape: Size = Size()) -> Tensor:
+    def sample(self, sample_shape: Size | list[int] | tuple[int, ...] = Size()) -> Tensor:
         """(*sample_shape, B / g, g, *event)."""
         return self.samples.sample(sample_shape).unflatten(len(sample_shape), (-1, self.size))
 

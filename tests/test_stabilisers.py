@@ -3,6 +3,7 @@
 import copy
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -199,15 +200,16 @@ def test_historical_averaging_finds_the_equilibrium_of_xy():
     def play(weight: float | None, steps: int = 1500) -> float:
         x, y = Number(1.0), Number(0.0)
         pull = HistoricalAveraging(weight or 1.0)
-        pull.follow("generator", x), pull.follow("discriminator", y)
+        pull.follow("generator", x)
+        pull.follow("discriminator", y)
         for step in range(1, steps + 1):
             loss_x, loss_y = x.value * y.value.detach(), -x.value.detach() * y.value
             if weight is not None:
                 loss_x, loss_y = loss_x + pull.penalty("generator"), loss_y + pull.penalty("discriminator")
             gx, gy = torch.autograd.grad(loss_x, x.value)[0], torch.autograd.grad(loss_y, y.value)[0]
             with torch.no_grad():
-                x.value -= 0.1 * gx
-                y.value -= 0.1 * gy
+                x.value.sub_(0.1 * gx)
+                y.value.sub_(0.1 * gy)
             pull.after(step)
         return (x.value**2 + y.value**2).sqrt().item()
 
@@ -231,7 +233,7 @@ def test_the_history_is_the_mean_of_the_weights_after_each_step():
 
 def test_the_pool_hands_out_past_fakes(device):
     pool = HistoryPool(6)
-    pool.attach(None, torch.zeros(2, 1, device=device))  # type: ignore[arg-type]
+    pool.attach(None, torch.zeros(2, 1, device=device))
     torch.manual_seed(0)
     batches = [torch.arange(4.0, device=device)[:, None] + 10 * i for i in range(40)]
     past: set[float] = set()
@@ -364,7 +366,7 @@ def test_a_name_comes_once():
         AdversarialTrainer(implicit(), MLP(SHAPE, ()), stabilisers=[HistoryPool(), HistoryPool()])
 
 
-FLAGS = {
+FLAGS: dict[str, Any] = {
     "packing": 2, "minibatch_features": 3, "minibatch_stddev": True, "spectral_norm": True, "history_pool": 64,
     "historical_averaging": 0.1, "minibatch_group": 4, "joint_batches": True, "batch_size": 16, "steps": 4,
 }  # fmt: skip

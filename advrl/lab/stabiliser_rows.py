@@ -94,7 +94,7 @@ def _even(target: float) -> float:
 class _Classifier(nn.Module):
     """Ten logits l with a (K+1)-th fixed at 0, so that a = logsumexp(l); and the features before the last layer."""
 
-    def __init__(self, shape: torch.Size, minibatch: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], minibatch: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(MLP(shape, 128, (128,)), nn.LeakyReLU(0.2))
         self.extra = MinibatchDiscrimination(128, 16, 8) if minibatch else nn.Identity()

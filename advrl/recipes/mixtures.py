@@ -99,7 +99,7 @@ class MixtureConfig(AdversarialConfig):
 
     def discriminator_for(self, mixture: Mixture) -> nn.Module:
         """A perceptron on Fourier features: points (B, E) to logits (B,)."""
-        features = FourierFeatures(*packed(self, mixture.shape), self.octaves, mixture.scale)
+        features = FourierFeatures(packed(self, mixture.shape)[0], self.octaves, mixture.scale)
         return nn.Sequential(features, MLP(features.out_features, (), (self.width, self.width)))
 
     def build(self, device: torch.device) -> MixtureParts:

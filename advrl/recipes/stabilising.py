@@ -75,6 +75,6 @@ def stabilisers(config: AdversarialConfig) -> list[Stabiliser]:
     return found
 
 
-def packed(config: AdversarialConfig, shape: torch.Size) -> torch.Size:
+def packed(config: AdversarialConfig, shape: tuple[int, ...]) -> torch.Size:
     """What the discriminator's network takes: ``--packing`` samples of ``shape`` side by side."""
     return torch.Size([config.packing * shape[0], *shape[1:]])
