@@ -24,7 +24,7 @@ from advrl.agents import (
 from advrl.cli import main
 from advrl.estimators import MovingAverage, Score, leave_one_out, make_estimator
 from advrl.nn import FAMILIES, MLP, Policy
-from advrl.objectives import GAMES, Game, r1
+from advrl.objectives import GAMES, Game, make_game, r1
 from advrl.plots import read_metrics
 from advrl.recipes import RECIPES, Ring
 
@@ -154,12 +154,23 @@ def test_every_dynamics_with_sampling_policies(name, family, estimator):
     before = [p.clone() for p in weights(trainer)]
     for _ in range(3):
         metrics = trainer.step(torch.rand(6, 1, 2, 2) * 2 - 1)
-    assert {"d_loss", "g_cost", "logit_real", "logit_fake"} == set(metrics)
+    assert {"d_loss", "g_cost", "logit_real", "logit_fake", "calibration_real", "calibration_fake"} == set(metrics)
     assert all(m.shape == () and not m.requires_grad and bool(torch.isfinite(m)) for m in metrics.values())
     assert all(not torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
 
 
-@pytest.mark.parametrize("game", GAMES)
+LOSSES_ALONE = [
+    name for name, game in GAMES.items() if game.clip is None and game.controller is None and game.advantage is None
+]
+
+
+@pytest.mark.parametrize("name", ["wasserstein-clip", "began"])
+def test_what_is_more_than_losses_is_refused(name):
+    with pytest.raises(ValueError, match="needs more than its losses"):
+        trainer_for("optimistic", objective=make_game(name))
+
+
+@pytest.mark.parametrize("game", LOSSES_ALONE)
 @pytest.mark.parametrize("name", ["optimistic", *SECOND_ORDER])
 def test_every_objective(name, game):
     trainer = trainer_for(name, objective=GAMES[game])
