@@ -70,9 +70,9 @@ reverse_kl = Objective("reverse-kl", non_saturating.d_loss, lambda fake, real=No
 
 def expected_gradient(pack: int | None = None) -> Tensor:
     """Of the trainer's own estimate, exactly: all 2^4 draws of 2 samples of 2 coins, leave-one-out."""
-    loo = Score(2, leave_one_out)
+    loo, coins = Score(2, leave_one_out), Coins()
     trainer = AdversarialTrainer(
-        Coins(), Packing(Table(), 2), latent=1, objective=reverse_kl, estimator=loo, lr_generator=0.0
+        coins, Packing(Table(), 2), latent=1, objective=reverse_kl, estimator=loo, lr_generator=0.0
     )
     trainer.pack = trainer.pack if pack is None else pack
     z = torch.tensor([[0.5], [-1.0]], dtype=torch.float64)
@@ -83,8 +83,8 @@ def expected_gradient(pack: int | None = None) -> Tensor:
         probability = samples.log_prob(x).sum().exp().detach()
         draw = Draw(x.unflatten(1, (1, 2)), Packs(samples, 2)) if trainer.pack == 2 else Draw(x, samples)
         trainer._generator_step(z, draw)
-        assert trainer.generator.theta.grad is not None
-        total += probability * trainer.generator.theta.grad
+        assert coins.theta.grad is not None
+        total += probability * coins.theta.grad
     return total
 
 
