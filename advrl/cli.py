@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|solve|learn``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|exercise|solve|learn``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -111,6 +111,7 @@ def _main(argv: list[str]) -> int:
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
         "bench": _bench,
+        "exercise": _exercise,
         "solve": _solve,
         "learn": _learn,
     }
@@ -306,6 +307,27 @@ usage: advrl bench STUDY [options]      (each explains its options: advrl bench 
 Trains and scores several methods on one task over seeds; prints a table, writes it as CSV, and draws it."""
 
 
+def _exercise(argv: list[str]) -> int:
+    from advrl.lab.exercises import exercise, overview, resolve, run
+    from advrl.recipes.run import next_folder
+
+    if not argv or argv[0] in ("-h", "--help", "--list"):
+        print(f"{_EXERCISE}\n\nexercises\n{overview()}")
+        return 0
+    name = resolve(argv[0])
+    options = _parse(exercise(name).Options, argv[1:], f"exercise {name}")
+    return run(name, options, lambda: next_folder(f"exercise-{name}"))
+
+
+_EXERCISE = """\
+usage: advrl exercise N|NAME [options]      (each explains its options: advrl exercise NAME --help)
+
+Exercises on generators and discriminators, each done in numbers. Try the problem on paper first: the command states
+it, goes through the steps, draws a figure, and says of every claim whether it holds. Exit code 1 if one does not.
+  advrl exercise 1                       the best discriminator; the four stages of Goodfellow's figure, from a run
+  advrl exercise xy --eta 0.3            the same game with larger steps"""
+
+
 def _solve(argv: list[str]) -> int:
     from advrl.solve import Solve, run
 
@@ -332,6 +354,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl plot RUN...                curves of runs, seeds and experiments over each other
   advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
   advrl bench STUDY                methods side by side over seeds: a table and figures
+  advrl exercise N                 problems on paper, done in numbers: steps, a figure, claims that are checked
   advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
   advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
 
