@@ -187,6 +187,6 @@ def _draw(paths: dict[str, Tensor], options: Options) -> Figure:
             axis.plot(paths[name].norm(dim=1), color=colour, lw=1.2, label=name)
             axis.plot([0, steps], [1, exact**steps], ":", color=INK, lw=0.8)
         axis.set(yscale="log", ylim=(1e-4, 10), xlabel="step")
-        axis.set_title(f"radius, η = {eta:g}; dotted: |λ| to the step")
+        axis.set_title(f"radius, η = {eta:g}; dotted: exact")
         axis.legend(loc="lower left", fontsize=7)
     return figure

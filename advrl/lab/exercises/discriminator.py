@@ -35,15 +35,16 @@ Where p is the density of the data and q the generator's: which D is best, and h
 What has to be assumed of p and q?
 """
 HALVES = -math.log(4)
+RATES = (2e-2, 5e-3)  # of Adam, generator and discriminator
 
 
 @dataclass(frozen=True)
 class Options(Common):
     """The best discriminator on a table and by a network, with the four stages of Goodfellow's figure from a run."""
 
-    steps: int = 1500
+    steps: int = 1000
     """Of the run, from the third stage to the fourth: each is one of the discriminator and one of the generator."""
-    inner: int = 600
+    inner: int = 400
     """Steps of the discriminator alone, from the first stage to the second."""
 
 
@@ -85,8 +86,8 @@ class Stage(NamedTuple):
 
 def solve(options: Options, sheet: Sheet) -> Figure:
     """The table, then the run."""
-    integer("--steps", options.steps)
-    integer("--inner", options.inner)
+    integer("--steps", options.steps, 300)
+    integer("--inner", options.inner, 200)
     _table(sheet)
     stages = _run(options, sheet)
     return _draw(stages)
@@ -129,8 +130,8 @@ def _run(options: Options, sheet: Sheet) -> list[Stage]:
         Normal(torch.tensor([-1.0, 0.6], **EXACT), torch.tensor([0.45, 0.6], **EXACT)),
     )
     generator, net = Increasing(), MLP(1, (), (32, 32), activation="tanh").to(**EXACT)
-    opt_g = torch.optim.Adam(generator.parameters(), lr=5e-3, betas=(0.5, 0.99))
-    opt_d = torch.optim.Adam(net.parameters(), lr=5e-3, betas=(0.5, 0.99))
+    opt_g = torch.optim.Adam(generator.parameters(), lr=RATES[0], betas=(0.5, 0.99))
+    opt_d = torch.optim.Adam(net.parameters(), lr=RATES[1], betas=(0.5, 0.99))
 
     def discriminate(steps: int) -> None:
         for _ in range(steps):
@@ -153,11 +154,11 @@ def _run(options: Options, sheet: Sheet) -> list[Stage]:
     stages = [_stage("a  D partly trained", generator, net, data)]
     discriminate(options.inner)
     stages.append(_stage("b  D trained: D*", generator, net, data))
-    generate(60, along=False)
+    generate(20, along=False)
     stages.append(_stage("c  G follows D", generator, net, data))
     for k in range(options.steps):  # smaller and smaller, so that both come to rest
-        for group in (*opt_g.param_groups, *opt_d.param_groups):
-            group["lr"] = 5e-3 * (1 - k / options.steps)
+        for search, rate in zip((opt_g, opt_d), RATES, strict=True):
+            search.param_groups[0]["lr"] = rate * (1 - k / options.steps)
         generate(1, along=True)
     stages.append(_stage("d  at the end", generator, net, data))
 

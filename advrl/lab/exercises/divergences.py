@@ -39,7 +39,7 @@ class Options(Common):
 def solve(options: Options, sheet: Sheet) -> Figure:
     """Moments, quadrature, and a scan of all Gaussians that knows neither."""
     sigma = number("--sigma", options.sigma, 0.1)
-    mu = number("--mu", options.mu, 2.5 * sigma, 6 * sigma)
+    mu = number("--mu", options.mu, 3 * sigma, 6 * sigma)
     p = MixtureSameFamily(
         Categorical(torch.tensor([0.5, 0.5], **EXACT)),
         Normal(torch.tensor([-mu, mu], **EXACT), torch.tensor([sigma, sigma], **EXACT)),

@@ -175,7 +175,7 @@ def _draw(
         middle.set(title="NCE: the free constant", xlabel="step of L-BFGS", xlim=(-1, 30))
         middle.legend()
         right.plot(likelihood, color=BLUE, label="MLE: against its copy")
-        right.plot(gan, color=VERMILION, label="GAN: against the best D")
-        right.set(title="KL(data | model)", yscale="log", xlabel="step of gradient descent")
+        right.plot(gan, "--", color=VERMILION, label="GAN: against the best D")
+        right.set(title="KL(data | model)", yscale="log", ylim=(1e-14, 10), xlabel="step of gradient descent")
         right.legend()
     return figure
