@@ -1,7 +1,7 @@
 """``advrl bench stabilisers``: what each stabiliser costs a step, beside what it gains, over seeds.
 
 Every row is the same plain game with one thing changed, named by its own flags. On the ring the plain game has no
-Fourier features, no instance noise and no penalty, and collapses; the gain is modes found, share of good samples and
+Fourier features, no instance noise and no penalty; the gain is modes found, share of good samples and
 divergence of the shares. On the digits it is the image recipe's networks with the implicit policy and no penalty; the
 gain is the Fréchet distance to the training half. Seconds per step are taken in turn, row after row, so that load hits
 all of them, and divided by the plain row's of the same round: the median of the rounds.
