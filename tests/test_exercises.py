@@ -36,7 +36,8 @@ def test_an_exercise_holds_what_it_claims(name, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "options"),
     [("xy", {"eta": 0.4, "steps": 40}), ("xy", {"eta": 0.01}), ("kl", {"mu": 2.3, "sigma": 0.4}),
-     ("kl", {"mu": 5.0, "sigma": 1.6}), ("likelihood", {"rate": 0.05, "steps": 40, "seed": 3}), ("collapse", {"rate": 0.3, "steps": 400, "seed": 1})],
+     ("kl", {"mu": 5.0, "sigma": 1.6}),
+     ("likelihood", {"rate": 0.05, "steps": 40, "seed": 3}), ("collapse", {"rate": 0.3, "steps": 400, "seed": 1})],
 )  # fmt: skip
 def test_it_holds_with_other_numbers(name, options):
     sheet, module = Sheet(lambda text: None), exercise(name)

@@ -7,7 +7,6 @@ a density that slides along a line for a generator and a slope for a discriminat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,16 +62,16 @@ def _lines(sheet: Sheet, lines: int) -> dict[str, Tensor]:
     value = finite_gan(p, generator=lambda q: q)
     softmax = finite_gan(p)
 
-    def bend(f: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
-        ends = [f(start), f((start + end) / 2), f(end)]
-        return ends[0] - 2 * ends[1] + ends[2]
+    def bend(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
+        return low - 2 * middle + high
 
     found: dict[str, list[Tensor]] = {"density": [], "logits": [], "parameters": []}
     for _ in range(lines):
         a, b, x, y = 2 * torch.randn(4, 4, **EXACT)
-        found["density"].append(bend(lambda q, a=a: value(q, a)[0], x.softmax(-1), y.softmax(-1)))
-        found["logits"].append(bend(lambda a, x=x: softmax(x, a)[0], a, b))
-        found["parameters"].append(bend(lambda x, a=a: softmax(x, a)[0], x, y))
+        q, end = x.softmax(-1), y.softmax(-1)
+        found["density"].append(bend(*(value(at, a)[0] for at in (q, (q + end) / 2, end))))
+        found["logits"].append(bend(*(softmax(x, at)[0] for at in (a, (a + b) / 2, b))))
+        found["parameters"].append(bend(*(softmax(at, a)[0] for at in (x, (x + y) / 2, y))))
     bends = {name: torch.stack(values) for name, values in found.items()}
     sheet.step(
         f"Step 1. V at both ends minus twice the middle, on {lines} random lines: above 0 convex, below concave."

@@ -184,10 +184,10 @@ def _stage(name: str, generator: Increasing, net: nn.Module, data: Distribution)
     a, best, step = net(x[:, None]), log_p - log_q, log_slope.exp() * (v[1] - v[0])
     value = ((log_p.exp() * logsigmoid(a) + log_q.exp() * logsigmoid(-a)) * step).sum()
     top = ((log_p.exp() * logsigmoid(best) + log_q.exp() * logsigmoid(-best)) * step).sum()
-    moved = generator(Normal(0.0, 1.0).icdf((torch.arange(20, **EXACT) + 0.5) / 20))
+    moved = generator(torch.special.ndtri((torch.arange(20, **EXACT) + 0.5) / 20))
     seen = (x > -4) & (x < 4.5)
-    curves = (log_p.exp(), log_q.exp(), a.sigmoid(), best.sigmoid())
-    return Stage(name, x[seen], *(c[seen] for c in curves), moved, float(value), float(top - HALVES) / 2)
+    p, q, d, star = (curve[seen] for curve in (log_p.exp(), log_q.exp(), a.sigmoid(), best.sigmoid()))
+    return Stage(name, x[seen], p, q, d, star, moved, float(value), float(top - HALVES) / 2)
 
 
 def _weights(s: Stage) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -136,7 +136,7 @@ def _figure(options: Options, sheet: Sheet, p: Tensor, start: Tensor) -> Figure:
         left.set(xlabel="D(G(z)): fake to real", ylabel="cost, as on the slide", ylim=(-20, 5))
         left.set_title("What a sample pays")
         left.legend(loc="lower left")
-        looks = {
+        looks: dict[str, tuple[str, dict[str, Any]]] = {
             "likelihood": ("−E log q itself", {"color": MUTED, "lw": 4, "alpha": 0.5}),
             "frozen": (r"$-e^a$", {"color": VERMILION}),
             "half": (r"$-\frac{1}{2}e^a$", {"color": ORANGE, "ls": "--"}),

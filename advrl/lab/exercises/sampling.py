@@ -65,16 +65,14 @@ def solve(options: Options, sheet: Sheet) -> Figure:
     p = torch.tensor([0.05, 0.3, 0.0, 0.15, 0.4, 0.1], **EXACT)
     drawn = inverse_transform(p, n)
     by_hand = (u[:, None] >= p.cumsum(0)).sum(1)
-    rows = [
-        [name, *(float(k) for k in torch.bincount(x, minlength=6))]
-        for name, x in (("inverse_transform", drawn), ("sum of u >= F(k)", by_hand))
-    ]
-    sheet.table(["", *map(str, range(6))], [*rows, ["expected", *(n * p).tolist()]])
+    pairs = {"inverse_transform": drawn, "sum of u >= F(k)": by_hand}
+    seen = {name: torch.bincount(outcomes, minlength=6).to(**EXACT) for name, outcomes in pairs.items()}
+    rows = [[name, *found.tolist()] for name, found in {**seen, "expected": n * p}.items()]
+    sheet.table(["", *map(str, range(6))], rows)
     possible = p > 0
-    for name, *row in rows:
-        counts = torch.tensor([float(v) for v in row], **EXACT)
-        sheet.near(f"{name}: never the impossible one, drawn", counts[~possible].sum(), 0, 0)
-        fit = chisquare(counts[possible].numpy(), (n * p)[possible].numpy())
+    for name, found in seen.items():
+        sheet.near(f"{name}: never the impossible one, drawn", found[~possible].sum(), 0, 0)
+        fit = chisquare(found[possible].numpy(), (n * p)[possible].numpy())
         sheet.above(f"{name}: chi-squared test, p-value", fit.pvalue, FALSE_ALARM)
 
     sheet.step("Step 3. A density: x = F^-1(u). Kolmogorov and Smirnov: the largest distance of two curves F.")
