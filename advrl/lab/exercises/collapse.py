@@ -146,5 +146,5 @@ def _draw(p: Tensor, path: Tensor, distance: Tensor, held: Tensor) -> Figure:
         right.axhline(1 - float(p.max()), color=INK, ls=":", lw=1)
         right.annotate("1 − max p", (len(held), 1 - float(p.max())), va="top", ha="right", fontsize=7)
         right.set(xscale="log", yscale="log", ylim=(1e-4, 2), xlabel="step + 1", title="total variation to the data")
-        right.legend(loc=(0.42, 0.58))
+        right.legend(loc=(0.42, 0.6), fontsize=7)
     return figure
