@@ -359,8 +359,9 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
 
 def told_of_logits(objective: Objective, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """What is logged of the discriminator's loss and its logits."""
-    told = {"d_loss": loss.detach(), "logit_real": real.detach().mean(), "logit_fake": fake.detach().mean()}
-    return told | calibration(real.flatten(), fake.flatten()) if is_log_ratio(objective) else told
+    real, fake = real.detach().flatten(), fake.detach().flatten()
+    told = {"d_loss": loss.detach(), "logit_real": real.mean(), "logit_fake": fake.mean()}
+    return told | calibration(real, fake) if is_log_ratio(objective) else told
 
 
 def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:

@@ -11,8 +11,6 @@ above 1 for s > 1; a constant b too much gives e^b and e^-b. Shapes: K outcomes,
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -67,8 +65,7 @@ def calibration(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     Returns:
         ``calibration_fake`` and ``calibration_real``, scalars.
     """
-
-    def mean_exp(a: Tensor) -> Tensor:
-        return (a.logsumexp(0) - math.log(len(a))).clamp(max=math.log(LARGEST)).exp()
-
-    return {"calibration_fake": mean_exp(fake), "calibration_real": mean_exp(-real)}
+    return {
+        "calibration_fake": fake.exp().mean().clamp(max=LARGEST),
+        "calibration_real": (-real).exp().mean().clamp(max=LARGEST),
+    }
