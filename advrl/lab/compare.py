@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from advrl.checks import integer
-from advrl.distributed import world_size
 from advrl.estimators import Estimator
 from advrl.lab.harness import Measured, fitted, measure, pilot, trial
 from advrl.lab.moments import Moments
@@ -162,7 +161,7 @@ def _row(
         variance_error=m.total_error,
         closed_form=problem.closed_form(estimator),
         evaluations=evaluations,
-        microseconds=1e6 * found.seconds * world_size() / m.count,
+        microseconds=1e6 * found.seconds / m.count,
     )
 
 

@@ -136,7 +136,7 @@ class Measured:
         component: of their component along the direction.
         cosine: () mean cosine of one gradient with the direction; 0 for P = 1, where there is only a sign.
         draws: some of the components.
-        seconds: that the draws took on this rank.
+        seconds: that the draws took, of all ranks together.
     """
 
     moments: Moments
@@ -193,8 +193,10 @@ def measure(
     seconds = _now(problem) - start
     draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
     if share:
-        total, cosines = gather(total), summed(cosines)
+        total = gather(total)
         along = along if scalar else gather(along)
+        cosines, spent = summed(torch.stack([cosines, centre.new_tensor(seconds)]))
+        seconds = float(spent)
     along = total if scalar else along
     return Measured(total, along, cosines / total.count, draws, seconds)
 
