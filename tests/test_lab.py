@@ -28,7 +28,7 @@ from advrl.lab import (
     variance_plot,
 )
 from advrl.lab.compare import largest_z, z_bound
-from advrl.lab.harness import gradients, measure, trial
+from advrl.lab.harness import gradients, measure, numbers_of
 from advrl.nn import MLP
 from tests.statistics import assert_table, assert_unbiased
 
@@ -181,7 +181,7 @@ def test_chunks_bound_the_memory():
         return problem.cost(x)
 
     watched = Problem("watched", problem.node, problem.distribution, watching, width=2)
-    numbers = trial(Score(8), watched).numbers
+    numbers = numbers_of(Score(8), watched)
     assert numbers == 8 * 6 * 2
     centre = torch.zeros(6, dtype=torch.float64)
     seen.clear()

@@ -24,7 +24,7 @@ from torch.distributions import (
     VonMises,
 )
 
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of, sample_of
 from advrl.estimators.kernels import score_function
 
 SYMMETRIC = (Normal, Laplace, Cauchy, StudentT, MultivariateNormal, LowRankMultivariateNormal, Uniform, VonMises)
@@ -103,7 +103,7 @@ class AntitheticScore(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        x = distribution.sample((self.n,))
+        x = sample_of(distribution, self.n)
         return Draw(torch.cat([x, reflect(distribution, x).detach()]), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:

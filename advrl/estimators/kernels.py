@@ -47,7 +47,8 @@ def score_function(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.
     """
     same_shape(log_prob=log_prob, cost=cost)
     box = dice(log_prob)
-    return box * cost - (box - 1) * baseline
+    value = box * cost
+    return value if isinstance(baseline, float) and not baseline else value - (box - 1) * baseline
 
 
 def leave_one_out(cost: Tensor) -> Tensor:

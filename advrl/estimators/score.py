@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
 from advrl.distributed import mean
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of, sample_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
 from advrl.estimators.nodes import sample_scores
@@ -74,7 +74,7 @@ class Score(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         value = _cost_of(draw, cost)
