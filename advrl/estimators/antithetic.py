@@ -24,8 +24,9 @@ from torch.distributions import (
     VonMises,
 )
 
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of, sample_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 
 SYMMETRIC = (Normal, Laplace, Cauchy, StudentT, MultivariateNormal, LowRankMultivariateNormal, Uniform, VonMises)
 

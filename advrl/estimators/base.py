@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
 from advrl.checks import finite, integer
 
@@ -104,17 +104,6 @@ def _cost_of(draw: Draw, cost: Cost) -> Tensor:
     if torch.is_anomaly_enabled():  # torch's debug switch: looking at the values makes the host wait for the device
         finite("cost", value)
     return value
-
-
-def sample_of(distribution: Distribution, n: int) -> Tensor:
-    """``distribution.sample((n,))``, for which the host does not wait.
-
-    ``Normal.sample`` looks at every deviation whether it is positive; its ``rsample`` draws the same.
-    """
-    if isinstance(base_of(distribution), Normal):
-        with torch.no_grad():
-            return distribution.rsample((n,))
-    return distribution.sample((n,))
 
 
 def base_of(distribution: Distribution) -> Distribution:

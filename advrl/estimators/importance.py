@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from advrl.checks import same_shape
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, sample_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.kernels import leave_one_out
+from advrl.estimators.quick import sample_of
 from advrl.estimators.score import check_log_prob
 
 Behaviour = Distribution | Callable[[Distribution], Distribution]

@@ -36,7 +36,8 @@ from torch.distributions import (
 )
 
 from advrl.checks import integer
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of, sample_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of
+from advrl.estimators.quick import sample_of
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
 from advrl.distributed import mean
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of, sample_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
 from advrl.estimators.nodes import sample_scores
+from advrl.estimators.quick import log_prob_of, sample_of
 
 Baseline = None | float | Tensor | Callable[..., Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor] | VarianceNormalised
@@ -78,7 +79,7 @@ class Score(Estimator):
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         value = _cost_of(draw, cost)
-        log_prob = draw.distribution.log_prob(draw.x)
+        log_prob = log_prob_of(draw.distribution, draw.x)
         if self.advantage is not None:
             rule = self.advantage
             if isinstance(rule, VarianceNormalised):

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from advrl.checks import integer
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, sample_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 from advrl.estimators.score import check_log_prob
 
 
