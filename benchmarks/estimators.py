@@ -10,6 +10,7 @@ thread and timed by the process's own clock: one JSON line per estimator with th
 The problems: ``coins``, B x K Bernoullis; ``dice``, B one-hot categoricals of K; ``normals``, B x K Gaussians; the cost
 a perceptron that takes no gradient of its own: 64, 10 and 32 hidden units as in published timings of other libraries,
 or 128, 64 and 256-256 as in ``advrl train digits``. Not timed: what has no twin below.
+Where storchastic can be imported, it is timed beside in the same way.
 """
 
 from __future__ import annotations

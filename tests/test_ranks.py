@@ -190,9 +190,7 @@ def test_the_command_compares_on_all_ranks_and_rank_0_speaks(played):
     folder, ((code, out, err), other) = played[0], (found["command"] for found in played[1])
     assert (code, err) == (0, "") and other == (0, "", "") and out.count("Written:") == 1
     assert ranks.compare_by_command(folder / "compared by one")[0] == 0
-    one, two = (
-        Table.from_json((folder / f"compared by {n}" / "table.json").read_text()).rows for n in ("one", "two")
-    )
+    one, two = (Table.from_json((folder / f"compared by {n}" / "table.json").read_text()).rows for n in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert (a.name, a.replicates) == (b.name, b.replicates)
         for number in ("gradient", "gradient_error", "z", "variance", "variance_error"):
