@@ -93,7 +93,7 @@ def _run_aside(argv: list[str]) -> int:
     What goes wrong mostly goes wrong on all, and the first says it. The first to end makes ``torchrun`` end the others,
     so that this one waits, and speaks only if it is still there then: its trouble was its own.
     """
-    if argv[:1] != ["train"]:
+    if argv[:1] not in (["train"], ["compare"]):
         return 0  # one process is enough
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(StringIO()) as said:
         code = _run(argv)

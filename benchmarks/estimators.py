@@ -10,6 +10,7 @@ thread and timed by the process's own clock: one JSON line per estimator with th
 The problems: ``coins``, B x K Bernoullis; ``dice``, B one-hot categoricals of K; ``normals``, B x K Gaussians; the cost
 a perceptron that takes no gradient of its own: 64, 10 and 32 hidden units as in published timings of other libraries,
 or 128, 64 and 256-256 as in ``advrl train digits``. Not timed: what has no twin below.
+Where storchastic can be imported, it is timed beside in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -385,6 +389,85 @@ def seconds(step: Step, repeats: int) -> float:
     return (time.process_time() - start) / repeats
 
 
+# ------------------------------------------------------------------------------------- storchastic, where it is there
+
+
+def storchastic(method: Any, make: Callable[[Any], Distribution]) -> Step:
+    """One estimate by storchastic: the batch is declared, the cost goes into its list, backward is its own."""
+    import storch
+
+    learned = list(method.parameters()) if isinstance(method, nn.Module) else []
+
+    def step() -> None:
+        leaf.grad = None
+        for parameter in learned:
+            parameter.grad = None
+        x = method(make(storch.denote_independent(leaf, 0, "batch")))
+        storch.add_cost(cost(x), "cost")
+        storch.backward()
+
+    return step
+
+
+def against_storchastic(only: list[str], rounds: int, repeats: int) -> None:
+    """Print how many times faster the library is, interleaved in one process.
+
+    Last of all, since importing storchastic replaces functions of torch and turns its validation of arguments off. Its
+    REBAR and RELAX run on coins given by probabilities alone; RELAX's critic is its own. What it cannot do, or does
+    with an exception on these problems (DisARM; REBAR and RELAX on dice), has no row.
+    """
+    import storch.method as methods
+
+    def probabilities(theta: Any) -> Distribution:
+        return Bernoulli(probs=theta.sigmoid())
+
+    def logits(theta: Any) -> Distribution:
+        return Bernoulli(logits=theta)
+
+    def one_hot(theta: Any) -> Distribution:
+        return torch.distributions.OneHotCategorical(logits=theta)
+
+    def normal(theta: Any) -> Distribution:
+        return Normal(theta, 1.0)
+
+    loo = {"baseline_factory": "batch_average"}
+    rows: dict[tuple[str, str], tuple[Any, Callable[[Any], Distribution]]] = {
+        ("loo", "coins"): (methods.ScoreFunction("z", n_samples=16, **loo), logits),
+        ("loo", "dice"): (methods.ScoreFunction("z", n_samples=16, **loo), one_hot),
+        ("score", "coins"): (methods.ScoreFunction("z", n_samples=16), logits),
+        ("path", "normals"): (methods.Reparameterization("z", n_samples=16), normal),
+        ("gumbel", "coins"): (methods.GumbelSoftmax("z", n_samples=16), logits),
+        ("gumbel", "dice"): (methods.GumbelSoftmax("z", n_samples=16), one_hot),
+        ("st-gumbel", "dice"): (methods.GumbelSoftmax("z", n_samples=16, straight_through=True), one_hot),
+        ("rebar", "coins"): (methods.REBAR("z", n_samples=16), probabilities),
+        ("relax", "coins"): (methods.RELAX("z", n_samples=16, in_dim=K), probabilities),
+        ("arm", "coins"): (methods.ARM("z", n_samples=8), logits),
+        ("unordered-set", "dice"): (methods.UnorderedSetEstimator("z", k=3), one_hot),
+    }
+    for (name, problem), (method, distribution) in rows.items():
+        if name not in only:
+            continue
+        make, f, n, _ = TWINS[name, problem]
+        library, other = ours(name, make, f, n), storchastic(method, distribution)
+        library(), other()
+        pairs = [(seconds(library, repeats), seconds(other, repeats)) for _ in range(rounds)]
+        ratios = sorted(b / a for a, b in pairs)
+        quarter = len(ratios) // 4
+        row = {
+            "bench": f"{name} against storchastic",
+            "problem": problem,
+            "size": SIZE,
+            "n": n,
+            "us": round(statistics.median(a for a, _ in pairs) * 1e6),
+            "storchastic_us": round(statistics.median(b for _, b in pairs) * 1e6),
+            "times": round(statistics.median(ratios), 2),
+            "quartiles": [round(ratios[quarter], 2), round(ratios[-1 - quarter], 2)],
+            "storchastic": version("storchastic"),
+            "torch": torch.__version__,
+        }
+        print(json.dumps(row), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[sizes])
     parser.add_argument("--only", default=",".join(ESTIMATORS), help="names, with commas between them")
@@ -416,6 +499,8 @@ def main() -> None:
         }
         print(json.dumps(row), flush=True)
     print(json.dumps({"not timed": sorted(set(ESTIMATORS) - {name for name, _ in TWINS})}))
+    if find_spec("storch") is not None:
+        against_storchastic(only, arguments.rounds, arguments.repeats)
 
 
 if __name__ == "__main__":

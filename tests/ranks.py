@@ -36,12 +36,14 @@ from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
 from advrl.estimators import Draw, MovingAverage, Score, leave_one_out
 from advrl.estimators import Path as PathEstimator
+from advrl.lab import Bits, compare
 from advrl.nn import FAMILIES, MLP, MinibatchDiscrimination, Packing, Policy, before_output, spectrally_normalised
 from advrl.objectives import r1
 from advrl.seeding import rng_state, seed_everything
 
 CPU = torch.device("cpu")
 SHAPE = (1, 3, 3)
+TRAIN = ("train", "digits")
 DIGITS = ["--steps", "60", "--log-every", "20", "--checkpoint-every", "20", "--picture-every", "30", "--batch-size",
           "8", "--width", "8", "--latent", "2", "--samples", "2", "--device", "cpu", "--data"]  # fmt: skip
 QUIET: dict[str, Any] = {"progress": False, "log_every": 5, "checkpoint_every": 5, "batch_size": 8}
@@ -211,17 +213,31 @@ def failures(folder: Path) -> dict[str, str]:
 
 
 def command_line(*argv: object) -> tuple[int, str, str]:
-    """``advrl train digits`` with these options: its exit code, and what it printed."""
+    """``advrl`` with these arguments: its exit code, and what it printed."""
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = main(["train", "digits", *map(str, argv)])
+        code = main([*map(str, argv)])
     return code, out.getvalue(), err.getvalue()
+
+
+def compared() -> list[Tensor]:
+    """Moments of an estimator's gradients, of which each rank draws every other chunk."""
+    moments = compare({"loo": Score(4, leave_one_out)}, Bits(), replicates=999, chunk=2**12).moments[0]
+    return [torch.tensor(moments.count), moments.mean, moments.variance, torch.tensor(moments.total_error)]
+
+
+def compare_by_command(folder: Path) -> tuple[int, str, str]:
+    """``advrl compare``, as each rank hears it."""
+    return command_line(
+        "compare", "bernoulli", "--estimators", "loo,score", "--replicates", 9999, "--out", folder, "--device", "cpu"
+    )
 
 
 def play_all(folder: Path) -> dict[str, Any]:
     """Every scene but the last one; most open and close a process group of their own."""
     found: dict[str, Any] = {
-        "indivisible": command_line("--batch-size", 33, "--out", folder / "never", "--device", "cpu"),
-        "digits": command_line(*options(folder), "--out", folder / "digits"),
+        "indivisible": command_line(*TRAIN, "--batch-size", 33, "--out", folder / "never", "--device", "cpu"),
+        "digits": command_line(*TRAIN, *options(folder), "--out", folder / "digits"),
+        "command": compare_by_command(folder / "compared by two"),
         "resumed": resumed(folder),
         "failures": failures(folder),
     }
@@ -230,6 +246,7 @@ def play_all(folder: Path) -> dict[str, Any]:
             "parity": parity(),
             "dynamics": dynamics_parity(),
             "baselines": baselines(),
+            "compared": compared(),
             "seed": rank_seed(5),
         }
 

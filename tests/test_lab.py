@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path as FilePath
 
@@ -32,7 +28,7 @@ from advrl.lab import (
     variance_plot,
 )
 from advrl.lab.compare import largest_z, z_bound
-from advrl.lab.harness import gradients, measure, trial
+from advrl.lab.harness import gradients, measure, numbers_of
 from advrl.nn import MLP
 from tests.statistics import assert_table, assert_unbiased
 
@@ -185,7 +181,7 @@ def test_chunks_bound_the_memory():
         return problem.cost(x)
 
     watched = Problem("watched", problem.node, problem.distribution, watching, width=2)
-    numbers = trial(Score(8), watched).numbers
+    numbers = numbers_of(Score(8), watched)
     assert numbers == 8 * 6 * 2
     centre = torch.zeros(6, dtype=torch.float64)
     seen.clear()
@@ -275,37 +271,6 @@ def test_without_an_exact_gradient_there_is_no_bias():
     table = compare({"score": Score(2), "loo": Score(4, leave_one_out)}, problem, replicates=300)
     assert table.exact is None and {row.z for row in table.rows} == {None}
     assert "bias" not in str(table) and table.rows[0].gradient > 0
-
-
-WORKER = """
-import sys, torch, torch.distributed as dist
-from advrl.estimators import Score, leave_one_out
-from advrl.lab import Bits, compare
-dist.init_process_group("gloo", init_method=sys.argv[1], rank=int(sys.argv[2]), world_size=2)
-table = compare({"loo": Score(4, leave_one_out)}, Bits(), replicates=999, chunk=2**12)
-m = table.moments[0]
-torch.save([m.count, m.mean, m.variance, m.total_error, table["loo"].gradient], sys.argv[3] + sys.argv[2])
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_give_the_moments_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    env = os.environ | {"PYTHONPATH": str(FilePath(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    script, out = tmp_path / "worker.py", tmp_path / "moments"
-    script.write_text(WORKER)
-    workers = [subprocess.Popen([sys.executable, script, address, str(r), str(out)], env=env) for r in range(2)]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
-    alone = compare({"loo": Score(4, leave_one_out)}, Bits(), replicates=999, chunk=2**12)
-    for r in range(2):
-        count, mean, variance, error, gradient = torch.load(f"{out}{r}", weights_only=True)
-        assert count == 999
-        assert torch.allclose(mean, alone.moments[0].mean, rtol=1e-12)
-        assert torch.allclose(variance, alone.moments[0].variance, rtol=1e-12)
-        assert error == pytest.approx(alone.moments[0].total_error, rel=1e-9)
-        assert gradient == pytest.approx(alone["loo"].gradient, rel=1e-12)
 
 
 def run(*argv: object) -> int:

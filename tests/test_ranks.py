@@ -19,6 +19,7 @@ from advrl.cli import main
 from advrl.data import Batches
 from advrl.device import resolve_device
 from advrl.distributed import place, process_group, world_size
+from advrl.lab import Table
 from advrl.plots import read_metrics
 from advrl.recipes import Digits, run
 from tests import ranks
@@ -176,6 +177,24 @@ def test_rank_0_alone_speaks(played):
     for words in ("ranks      2, each with 4 of a batch of 8\n", "Written:", "Next:"):
         assert out.count(words) == 1
     assert err.count("step 60/60") == 1
+
+
+def test_ranks_share_replicates_and_have_the_moments_of_one(played):
+    alone = ranks.compared()
+    for found in played[1]:
+        for one, other in zip(alone, found["compared"], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=0.0)
+
+
+def test_the_command_compares_on_all_ranks_and_rank_0_speaks(played):
+    folder, ((code, out, err), other) = played[0], (found["command"] for found in played[1])
+    assert (code, err) == (0, "") and other == (0, "", "") and out.count("Written:") == 1
+    assert ranks.compare_by_command(folder / "compared by one")[0] == 0
+    one, two = (Table.from_json((folder / f"compared by {n}" / "table.json").read_text()).rows for n in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert (a.name, a.replicates) == (b.name, b.replicates)
+        for number in ("gradient", "gradient_error", "z", "variance", "variance_error"):
+            assert getattr(a, number) == pytest.approx(getattr(b, number), rel=1e-9), number
 
 
 def test_batch_norm_of_each_rank_is_announced(monkeypatch):

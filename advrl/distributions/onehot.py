@@ -39,3 +39,10 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         index = inverse_transform(self.probs, math.prod(shape)).reshape(shape + self.batch_shape).unsqueeze(-1)
         zeros = torch.zeros(self._extended_shape(shape), dtype=self.probs.dtype, device=self.probs.device)
         return zeros.scatter_(-1, index, 1.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(*sample_shape, *batch) of one-hot rows: that of the largest entry, looked up."""
+        if self._validate_args:
+            self._validate_sample(value)
+        value, logits = torch.broadcast_tensors(value, self.logits)
+        return logits.gather(-1, value.argmax(-1, keepdim=True)).squeeze(-1)

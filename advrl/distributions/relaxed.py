@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Binomial, Distribution, Independent, OneHotCategorical
 from torch.distributions.utils import clamp_probs
 
+FEW = 16  # categories
+
 
 @singledispatch
 def relaxed_rsample(distribution: Distribution, n: int, temperature: float, hard: bool = False) -> Tensor:
@@ -57,11 +59,16 @@ def _(distribution: Binomial, n: int, temperature: float, hard: bool = False) ->
 
 @relaxed_rsample.register
 def _(distribution: OneHotCategorical, n: int, temperature: float, hard: bool = False) -> Tensor:
-    gumbel = -(-_uniform(distribution.logits, n).log()).log()
-    soft = ((distribution.logits + gumbel) / temperature).softmax(-1)
+    gumbel = _uniform(distribution.logits, n).log_().neg_().log_().neg_()
+    soft = softmax((distribution.logits + gumbel) / temperature)
     if not hard:
         return soft
     return _harden(soft, torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0))
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the last dimension; on a CPU, its definition is up to three times faster than torch's for few categories."""
+    return (x - x.logsumexp(-1, keepdim=True)).exp() if x.shape[-1] <= FEW else x.softmax(-1)
 
 
 def trials_of(distribution: Binomial) -> int:

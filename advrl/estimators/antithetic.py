@@ -26,6 +26,7 @@ from torch.distributions import (
 
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 
 SYMMETRIC = (Normal, Laplace, Cauchy, StudentT, MultivariateNormal, LowRankMultivariateNormal, Uniform, VonMises)
 
@@ -103,7 +104,7 @@ class AntitheticScore(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        x = distribution.sample((self.n,))
+        x = sample_of(distribution, self.n)
         return Draw(torch.cat([x, reflect(distribution, x).detach()]), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid, softplus
 
 from advrl.distributions import inverse_transform
-from advrl.distributions.relaxed import trials_of
+from advrl.distributions.relaxed import softmax, trials_of
 from advrl.estimators.base import base_of, name_of
 
 
@@ -65,9 +65,7 @@ class Parts:
         scaled = z / temperature
         if self.binary:
             return self.decode(scaled.sigmoid())
-        return (
-            scaled - scaled.logsumexp(-1, keepdim=True)
-        ).exp()  # over few categories three times faster than softmax
+        return softmax(scaled)
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples (n, *batch, *event) from those of the parts (n, *logits)."""

@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from advrl.checks import same_shape
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.kernels import leave_one_out
+from advrl.estimators.quick import sample_of
 from advrl.estimators.score import check_log_prob
 
 Behaviour = Distribution | Callable[[Distribution], Distribution]
@@ -79,7 +80,7 @@ class Importance(Estimator):
                 f"behaviour must have the policy's batch shape {tuple(distribution.batch_shape)} and event shape "
                 f"{tuple(distribution.event_shape)}, got {tuple(q.batch_shape)} and {tuple(q.event_shape)}"
             )
-        x = q.sample((self.n,))
+        x = sample_of(q, self.n)
         return OffPolicyDraw(x, distribution, q.log_prob(x).detach())
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:

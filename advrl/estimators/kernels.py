@@ -46,8 +46,9 @@ def score_function(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.
         ValueError: if the shapes differ, since broadcasting would pair costs with the wrong samples.
     """
     same_shape(log_prob=log_prob, cost=cost)
-    box = dice(log_prob)
-    return box * cost - (box - 1) * baseline
+    if isinstance(baseline, float) and not baseline:
+        return dice(log_prob) * cost
+    return dice(log_prob) * (cost - baseline) + baseline
 
 
 def leave_one_out(cost: Tensor) -> Tensor:

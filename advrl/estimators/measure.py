@@ -37,6 +37,7 @@ from torch.distributions import (
 
 from advrl.checks import integer
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, base_of, name_of
+from advrl.estimators.quick import sample_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Measure(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         base, x = base_of(draw.distribution), draw.x

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.discrete import parts_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class MuProp(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         parts, x = parts_of("muprop", draw.distribution), draw.x

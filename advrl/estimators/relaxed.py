@@ -9,6 +9,7 @@ from torch.distributions import Bernoulli, Binomial, Distribution, OneHotCategor
 from advrl.checks import number
 from advrl.distributions import relaxed_rsample
 from advrl.estimators.base import Draw, Estimator, base_of, name_of
+from advrl.estimators.quick import sample_of
 
 
 def _check_discrete(estimator: str, distribution: Distribution) -> None:
@@ -71,4 +72,4 @@ class StraightThrough(Estimator):
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
         mean = distribution.mean
-        return Draw(distribution.sample((self.n,)) + (mean - mean.detach()), distribution)
+        return Draw(sample_of(distribution, self.n) + (mean - mean.detach()), distribution)

@@ -15,6 +15,7 @@ from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
 from advrl.estimators.nodes import sample_scores
+from advrl.estimators.quick import log_prob_of, sample_of
 
 Baseline = None | float | Tensor | Callable[..., Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor] | VarianceNormalised
@@ -74,11 +75,11 @@ class Score(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         value = _cost_of(draw, cost)
-        log_prob = draw.distribution.log_prob(draw.x)
+        log_prob = log_prob_of(draw.distribution, draw.x)
         if self.advantage is not None:
             rule = self.advantage
             if isinstance(rule, VarianceNormalised):

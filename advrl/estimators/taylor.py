@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 from advrl.checks import integer
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 from advrl.estimators.score import check_log_prob
 
 
@@ -65,7 +66,7 @@ class Taylor(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         distribution, x = draw.distribution, draw.x

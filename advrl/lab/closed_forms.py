@@ -15,35 +15,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from advrl.estimators import Estimator, Score, leave_one_out
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ScoreMoments:
     """Expectations over one draw, (P,) each in float64: of f, f^2, s^2, f s, f s^2 and f^2 s^2."""
 
-    f: Tensor
-    f2: Tensor
-    s2: Tensor
-    fs: Tensor
-    fs2: Tensor
-    f2s2: Tensor
+    f: Numbers
+    f2: Numbers
+    s2: Numbers
+    fs: Numbers
+    fs2: Numbers
+    f2s2: Numbers
 
     @property
-    def optimal(self) -> Tensor:
+    def optimal(self) -> Numbers:
         """(P,) the constant of least variance for each coordinate; Greensmith, Bartlett & Baxter (2004)."""
         return self.fs2 / self.s2
 
-    def constant(self, baseline: Tensor | float = 0.0) -> Tensor:
+    def constant(self, baseline: float = 0.0) -> Numbers:
         """(P,) variance of one draw with a constant baseline."""
         b = baseline
         value = self.f2s2 - 2 * b * self.fs2 + b * b * self.s2 - self.fs**2
-        return value.clamp(min=0)  # where it is 0, rounding may leave less
+        return np.maximum(value, 0.0)  # where it is 0, rounding may leave less
 
-    def leave_one_out(self, n: int) -> Tensor:
+    def leave_one_out(self, n: int) -> Numbers:
         """(P,) variance of the leave-one-out estimate of n draws."""
         one = self.constant(self.f) / 4
         two = (self.f2s2 + self.f2 * self.s2) / 2 - self.fs2 * self.f
@@ -65,10 +68,10 @@ class ScoreMoments:
 
 def score_moments(*, f: float, f2: float, s2: float, fs: float, fs2: float, f2s2: float) -> ScoreMoments:
     """The same for one parameter, from numbers."""
-    return ScoreMoments(*(torch.tensor([v], dtype=torch.float64, device="cpu") for v in (f, f2, s2, fs, fs2, f2s2)))
+    return ScoreMoments(*(np.array([v], dtype=np.float64) for v in (f, f2, s2, fs, fs2, f2s2)))
 
 
 def stack_moments(parts: list[ScoreMoments]) -> ScoreMoments:
     """Of several parameters, from those of each."""
     names = ("f", "f2", "s2", "fs", "fs2", "f2s2")
-    return ScoreMoments(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    return ScoreMoments(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -12,9 +12,11 @@ import tyro
 
 from advrl.checks import choice, integer, number
 from advrl.device import resolve_device
+from advrl.distributed import first, process_group
 from advrl.estimators import ESTIMATORS, Estimator, make_estimator
 from advrl.lab.compare import compare
 from advrl.lab.problem import Known
+from advrl.lab.table import Table
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def options_for(problem: type[Known]) -> type[Any]:
 
 
 def run(options: Any, folder: Callable[[], Path], say: Callable[[str], None] = print) -> None:
-    """Compare, print the table, write it and its figures.
+    """Compare, print the table, write it and its figures; the ranks that ``torchrun`` started share the replicates.
 
     Args:
         options: what :func:`options_for` was parsed into.
@@ -83,16 +85,18 @@ def run(options: Any, folder: Callable[[], Path], say: Callable[[str], None] = p
             series[name] = made
     if not series:
         raise ValueError("; ".join(impossible.values()))
-    table = compare(series, known, replicates=replicates, device=device, seed=options.seed, warmup=options.warmup)
-    table = dataclasses.replace(table, refused={**impossible, **table.refused})
-    say(str(table))
-    from advrl.distributed import rank
+    with process_group(device):
+        table = compare(series, known, replicates=replicates, device=device, seed=options.seed, warmup=options.warmup)
+        table = dataclasses.replace(table, refused={**impossible, **table.refused})
+        first(lambda: _report(table, options.out or folder(), say))
+
+
+def _report(table: Table, folder: Path, say: Callable[[str], None]) -> None:
     from advrl.lab.figures import save_figures
 
-    if rank() == 0:
-        target = options.out or folder()
-        written = [*table.save(target), *save_figures(table, target)]
-        say("\nWritten:\n" + "\n".join(f"  {path}" for path in written))
+    say(str(table))
+    written = [*table.save(folder), *save_figures(table, folder)]
+    say("\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 
 
 def overview() -> str:

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from advrl.checks import integer
-from advrl.distributed import world_size
 from advrl.estimators import Estimator
-from advrl.lab.harness import Measured, fitted, measure, pilot, trial
+from advrl.lab.harness import Measured, fitted, measure, numbers_of, pilot
 from advrl.lab.moments import Moments
 from advrl.lab.problem import Known, Problem
 from advrl.lab.table import Row, Table
@@ -53,7 +52,7 @@ def compare(
         device: where to, for a ready problem; a ``Problem`` is on its own already.
         seed: of all draws. A row's numbers do not depend on the other rows.
         warmup: batches of the problem that learned parts see first (Adam on what they leave to minimise).
-        chunk: numbers that the cost looks at in one go, which bounds the memory; 2^16 on a CPU, 2^20 elsewhere. The
+        chunk: numbers that the cost looks at in one go, which bounds the memory; 2^17 on a CPU, 2^20 elsewhere. The
             draws depend on it.
 
     Returns:
@@ -79,30 +78,27 @@ def _compare(
 ) -> Table:
     if isinstance(problem, Known):
         problem = problem.on(device)
-    once = problem.distribution(problem.node.detach()[None])
-    fit: list[tuple[str, Estimator, float, int]] = []
+    fit: list[tuple[str, Estimator, int]] = []
     refused: dict[str, str] = {}
     for name, series in estimators.items():
         for estimator in [series] if isinstance(series, Estimator) else series:
             try:
-                estimator.check(once)
+                numbers = numbers_of(estimator, problem)
             except ValueError as error:
                 refused[name] = str(error)
                 break
-            estimator = fitted(estimator, problem, warmup, seed)
-            tried = trial(estimator, problem)
-            fit.append((name, estimator, tried.evaluations, tried.numbers))
+            fit.append((name, fitted(estimator, problem, warmup, seed), numbers))
     if not fit:
         raise ValueError(f"no estimator fits {problem.name}: {'; '.join(refused.values()) or 'none was given'}")
 
     truth = problem.truth()
     if truth is None:
         first = next((row for row in fit if row[1].unbiased), fit[0])
-        direction = _direction(pilot(first[1], problem, first[3], seed, chunk))
+        direction = _direction(pilot(first[1], problem, first[2], seed, chunk))
     else:
         direction = _direction(truth)
     rows, moments, draws = [], [], []
-    for name, estimator, evaluations, numbers in fit:
+    for name, estimator, numbers in fit:
         label = (seed + zlib.crc32(f"{name} {estimator.n}".encode())) % 2**32
         if truth is not None and len(truth) == 1:  # with one number every centre is exact, see ``moments``
             centre = truth
@@ -112,7 +108,7 @@ def _compare(
             estimator, problem, replicates, numbers=numbers, centre=centre, direction=direction,
             seed=label, chunk=chunk, keep=KEPT,
         )  # fmt: skip
-        rows.append(_row(name, estimator, evaluations, found, truth, problem))
+        rows.append(_row(name, estimator, found, truth, problem))
         moments.append(found.moments)
         draws.append(found.draws.cpu())
     exact = None if truth is None else float(truth @ direction)
@@ -138,15 +134,14 @@ def _direction(vector: Tensor) -> Tensor:
     return vector / length
 
 
-def _row(
-    name: str, estimator: Estimator, evaluations: float, found: Measured, truth: Tensor | None, problem: Problem
-) -> Row:
+def _row(name: str, estimator: Estimator, found: Measured, truth: Tensor | None, problem: Problem) -> Row:
     m, component = found.moments, found.component
     bias = z = None
     if truth is not None:
-        bias = float(m.mean - truth) if len(truth) == 1 else _length(m, truth)
-        rounding = 16 * torch.finfo(problem.node.dtype).eps * max(float(truth.abs().max()), float(m.mean.abs().max()))
-        z = largest_z(m.mean - truth, m.error, rounding)
+        gap = m.mean - truth
+        bias = float(gap) if len(truth) == 1 else _length(m, truth)
+        rounding = 16 * torch.finfo(problem.node.dtype).eps * float(torch.maximum(truth.abs(), m.mean.abs()).max())
+        z = largest_z(gap, m.error, rounding)
     return Row(
         name=name,
         n=estimator.n,
@@ -161,8 +156,8 @@ def _row(
         variance=m.total,
         variance_error=m.total_error,
         closed_form=problem.closed_form(estimator),
-        evaluations=evaluations,
-        microseconds=1e6 * found.seconds * world_size() / m.count,
+        evaluations=found.evaluations,
+        microseconds=1e6 * found.seconds / m.count,
     )
 
 
@@ -179,9 +174,9 @@ def largest_z(gap: Tensor, error: Tensor, rounding: float) -> float:
         rounding: errors below it are those of the numbers themselves, so that an exact estimator, whose variance is 0,
             is not called biased for its last digit.
     """
-    least = (error**2).mean().sqrt().clamp(min=max(rounding, 1e-300))
-    z = gap / torch.maximum(error, least)
-    return float(z[z.abs().argmax()])
+    least = float(error.norm()) / len(error) ** 0.5
+    z = gap / error.clamp(min=max(least, rounding, 1e-300))
+    return float(z[z.abs().argmax()]) if len(z) > 1 else float(z)
 
 
 @lru_cache(maxsize=256)

@@ -98,7 +98,9 @@ def score_expectations(problem: Problem) -> ScoreMoments:
         return prob @ x
 
     f = value[:, None].expand_as(score)
-    return ScoreMoments(*(mean(x).cpu() for x in (f, f**2, score**2, f * score, f * score**2, f**2 * score**2)))
+    return ScoreMoments(
+        *(mean(x).double().cpu().numpy() for x in (f, f**2, score**2, f * score, f * score**2, f**2 * score**2))
+    )
 
 
 def exact_variance(problem: Problem) -> Callable[[Estimator], float | None]:

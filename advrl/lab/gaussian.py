@@ -191,7 +191,7 @@ class Cosine(Mohamed):
             node=_tensor(self.mu, device),
             distribution=self._normal,
             cost=lambda x: (self.k * x).cos(),
-            gradient=_tensor(float(self.moments.fs), device),
+            gradient=_tensor(float(self.moments.fs[0]), device),
             variance=_variance(self.moments, path),
         )
 
@@ -236,7 +236,7 @@ class Exponential(Mohamed):
         return _best(self.moments, n)
 
     def on(self, device: torch.device | str = "cpu") -> Problem:
-        gradient = float(self.moments.fs)
+        gradient = float(self.moments.fs[0])
         z2, m2, v2 = self._tilted(2 * self.k)
         return Problem(
             name=f"N(μ, σ²), cost exp(−{self.k:g} x²), μ = {self.mu:g}, σ = {self.sigma:g}",

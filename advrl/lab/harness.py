@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from advrl.estimators import Estimator, fit_loss, modules_of
 from advrl.lab.moments import Moments, gather, summed
 from advrl.lab.problem import Problem
 
-CHUNK = 2**16  # numbers that one chunk makes the cost look at on a CPU: they stay in its cache
+CHUNK = 2**17  # numbers that one chunk makes the cost look at on a CPU: they stay in its cache
 WIDE = 2**20  # and elsewhere, where a launch has to be worth it
 PILOT = 32  # replicates whose mean is the centre of the moments
 
@@ -41,8 +41,10 @@ def gradients(estimator: Estimator, problem: Problem, replicates: int) -> Tensor
     shape = problem.node.shape
     leaf = problem.node.detach().expand(replicates, *shape).clone().requires_grad_()
     surrogate = estimator(problem.distribution(leaf), problem.cost)
-    loss = surrogate.sum() * (replicates / surrogate.numel())  # the sum over replicates of the mean over the batch
-    (at_node,) = torch.autograd.grad(loss, leaf)
+    weight = torch.full_like(
+        surrogate, replicates / surrogate.numel()
+    )  # the sum over replicates of the mean over the batch
+    (at_node,) = torch.autograd.grad(surrogate, leaf, weight)
     if not problem.parameters:
         return at_node.flatten(1) if shape else at_node[:, None]
     found = torch.autograd.grad(
@@ -91,40 +93,16 @@ def fitted(estimator: Estimator, problem: Problem, steps: int, seed: int = 0, lr
     return estimator
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What a first small pass tells: whether the estimator fits, what it costs, how much memory it takes.
-
-    Args:
-        evaluations: values of the cost that one estimate took, per entry of the batch.
-        numbers: numbers that the cost looked at in one estimate, at most.
-    """
-
-    evaluations: float
-    numbers: int
-
-
-def trial(estimator: Estimator, problem: Problem) -> Trial:
-    """Try two replicates.
+def numbers_of(estimator: Estimator, problem: Problem) -> int:
+    """How many numbers one estimate makes the cost look at: what it holds in memory, about.
 
     Raises:
         ValueError: if the estimator refuses the distribution, in its own words.
     """
-    node = problem.node.detach()
-    leaf = node.expand(2, *node.shape).clone().requires_grad_()
-    distribution = problem.distribution(leaf)
+    distribution = problem.distribution(problem.node.detach()[None])
     estimator.check(distribution)
-    counts, sizes = [0], [0]
-
-    def counting(x: Tensor) -> Tensor:
-        value = problem.cost(x)
-        counts.append(value.numel())
-        sizes.append(max(x.numel(), value.numel()) * problem.width)
-        return value
-
-    reseed(problem, 0, 0)
-    frozen(estimator)(distribution, counting)
-    return Trial(sum(counts) / distribution.batch_shape.numel(), max(1, max(sizes) // 2))
+    entries = distribution.batch_shape.numel() * distribution.event_shape.numel()
+    return max(1, estimator.evaluations_of(distribution) * entries * problem.width)
 
 
 @dataclass(frozen=True)
@@ -136,13 +114,15 @@ class Measured:
         component: of their component along the direction.
         cosine: () mean cosine of one gradient with the direction; 0 for P = 1, where there is only a sign.
         draws: some of the components.
-        seconds: that the draws took on this rank.
+        evaluations: values of the cost that one estimate took, per entry of the batch, as they were counted.
+        seconds: that the draws took, of all ranks together.
     """
 
     moments: Moments
     component: Moments
     cosine: Tensor
     draws: Tensor
+    evaluations: float
     seconds: float
 
 
@@ -163,26 +143,37 @@ def measure(
 
     Args:
         estimator: is measured as it stands; its state does not change.
-        numbers: what one replicate makes the cost look at, from :func:`trial`.
+        numbers: what one replicate makes the cost look at, from :func:`numbers_of`.
         centre: (P,) about which moments are taken, float64; the same on every rank.
         direction: (P,) unit vector, float64.
         seed: of the draws: chunk i of one seed is always the same.
-        chunk: numbers per chunk, by default 2^16 on a CPU and 2^20 elsewhere; more replicates go into further chunks.
+        chunk: numbers per chunk, by default 2^17 on a CPU and 2^20 elsewhere; more replicates go into further chunks.
         keep: how many components along the direction to return, of this rank's.
         share: whether the ranks of a distributed run share the work; else each does all of it.
     """
     size = max(1, min(integer("replicates", replicates, 2), chunk_size(problem, chunk) // numbers))
     template, stateful = frozen(estimator), bool(modules_of(estimator))
+    ranks = world_size() if share else 1
     scalar = len(direction) == 1  # then the component is the gradient
-    total, along = Moments.empty(centre), Moments.empty(centre @ direction[:, None])
+    total = Moments.empty(centre)
+    along = total if scalar else Moments.empty(centre @ direction[:, None])
     cosines = centre.new_zeros(())
     kept: list[Tensor] = []
+    seen = 0
+
+    def counting(x: Tensor) -> Tensor:
+        nonlocal seen
+        value = problem.cost(x)
+        seen += value.numel()
+        return value
+
+    counted = replace(problem, cost=counting)
     start = _now(problem)
     for index, count in _chunks(replicates, size):
-        if share and index % world_size() != rank():
+        if ranks > 1 and index % ranks != rank():
             continue
         reseed(problem, seed, index)
-        found = gradients(copy.deepcopy(template) if stateful else template, problem, count).double()
+        found = gradients(copy.deepcopy(template) if stateful else template, counted, count).double()
         total = total.merge(Moments.of(found, centre))
         component = found if scalar else found @ direction[:, None]
         if not scalar:
@@ -192,11 +183,20 @@ def measure(
             kept.append(component[:keep, 0])
     seconds = _now(problem) - start
     draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
-    if share:
-        total, cosines = gather(total), summed(cosines)
+    if ranks > 1:
+        total = gather(total)
         along = along if scalar else gather(along)
-    along = total if scalar else along
-    return Measured(total, along, cosines / total.count, draws, seconds)
+        cosines, spent, values = summed(torch.stack([cosines, *centre.new_tensor([seconds, seen])])).unbind()
+        seconds, seen = float(spent), int(values)
+    batch = problem.distribution(problem.node.detach()[None]).batch_shape.numel()
+    return Measured(
+        moments=total,
+        component=total if scalar else along,
+        cosine=cosines / total.count,
+        draws=draws,
+        evaluations=seen / (batch * total.count),
+        seconds=seconds,
+    )
 
 
 def pilot(estimator: Estimator, problem: Problem, numbers: int, seed: int = 0, chunk: int | None = None) -> Tensor:

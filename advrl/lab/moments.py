@@ -17,6 +17,7 @@ the mean keeps below all others. The fourth moment of the draws is in Var q: hea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
@@ -81,36 +82,36 @@ class Moments:
             self.skew + other.skew + step * leap * both,
         )
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """(P,) mean of the draws."""
         return self.centre + self.first
 
-    @property
+    @cached_property
     def variance(self) -> Tensor:
         """(P,) unbiased variance of each coordinate of one draw."""
         return self.second / (self.count - 1)
 
-    @property
+    @cached_property
     def error(self) -> Tensor:
         """(P,) standard error of the mean."""
         return (self.variance / self.count).sqrt()
 
-    @property
+    @cached_property
     def total(self) -> float:
         """The total variance, summed over coordinates."""
         return float(self.variance.sum())
 
-    @property
+    @cached_property
     def total_error(self) -> float:
         """Standard error of the total variance, from the draws' fourth moment.
 
         For P = 1 it is sqrt((m4 - s^4) / R + 2 s^4 / (R (R - 1))), which for normal draws is s^2 sqrt(2 / R).
         """
         d, count = self.first, self.count
-        spread = self.spread - 4 * (d * self.skew).sum() + 4 * (d * d * self.second).sum()
-        second = 2 * (self.variance**2).sum() / (count * (count - 1))  # all that is left of a fair coin's
-        return float((spread.clamp(min=0) / count**2 + second).sqrt())
+        spread = float(self.spread) + 4 * float(d @ (d * self.second - self.skew))
+        second = 2 * float(self.variance @ self.variance) / (count * (count - 1))  # all that is left of a fair coin's
+        return (max(spread, 0.0) / count**2 + second) ** 0.5
 
 
 def gather(moments: Moments) -> Moments:

@@ -30,7 +30,7 @@ from advrl.checks import integer
 from advrl.estimators import Estimator, Score, leave_one_out
 from advrl.lab.compare import largest_z, z_bound
 from advrl.lab.enumeration import LIMIT, exact_gradient, outcomes
-from advrl.lab.harness import Measured, measure, pilot, trial
+from advrl.lab.harness import Measured, measure, numbers_of, pilot
 from advrl.lab.problem import Problem
 from advrl.nn import Policy
 from advrl.seeding import isolated
@@ -160,7 +160,7 @@ class GradientProbe:
     def _measure(
         self, estimator: Estimator, problem: Problem, replicates: int, seed: int, direction: Tensor | None = None
     ) -> Measured:
-        numbers = trial(estimator, problem).numbers
+        numbers = numbers_of(estimator, problem)
         centre = pilot(estimator, problem, numbers, seed, CHUNK)
         return measure(
             estimator, problem, max(2, replicates), numbers=numbers, centre=centre,

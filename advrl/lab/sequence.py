@@ -100,7 +100,7 @@ class Sequence(Known):
         weight = (choose + k * math.log(self.p) + (self.steps - k) * math.log1p(-self.p)).exp()
         score = k - self.steps * self.p
         return ScoreMoments(
-            *((weight @ v)[None] for v in (k, k**2, score**2, k * score, k * score**2, k**2 * score**2))
+            *((weight @ v)[None].numpy() for v in (k, k**2, score**2, k * score, k * score**2, k**2 * score**2))
         )
 
     def on(self, device: torch.device | str = "cpu") -> Problem:
