@@ -4,6 +4,7 @@ from advrl.nn.families import FAMILIES, Family
 from advrl.nn.networks import MLP, DCGANDiscriminator, DCGANGenerator
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
+from advrl.nn.sequences import GRUPolicy, LSTMPolicy
 
 __all__ = [
     "FAMILIES",
@@ -13,6 +14,8 @@ __all__ = [
     "DCGANGenerator",
     "Family",
     "FourierFeatures",
+    "GRUPolicy",
+    "LSTMPolicy",
     "Policy",
     "point_family",
 ]
