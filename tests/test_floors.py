@@ -23,6 +23,7 @@ BESIDE = {
     ("device", "distributed"),
     ("estimators", "distributions"),
     ("tabular", "objectives"),
+    ("data", "nn"),
     ("plots", "checks"),
     ("plots", "files"),
     ("__init__", "recipes"),

@@ -8,7 +8,7 @@ from advrl.data import HMMOracle, LSTMOracle
 from advrl.distributions import Sequence, relaxed_rsample, sample_categorical
 from advrl.estimators import Score, leave_one_out
 from advrl.estimators.sequences import reward_to_go
-from advrl.nn import GRUPolicy, LSTMPolicy
+from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator
 from tests.statistics import assert_unbiased
 
 POLICIES = [GRUPolicy, LSTMPolicy]
@@ -119,13 +119,13 @@ def test_mean_gradient_is_exact(eos, estimator):
 
     (exact,) = torch.autograd.grad((law.log_prob(support).exp() * step_costs(support).sum(-1)).sum(), weight)
     draws = []
-    for _ in range(600):
+    for _ in range(300):
         draw = estimator.draw(law)
         (gradient,) = torch.autograd.grad(estimator.surrogate(draw, lambda x: step_costs(x).sum(-1)).mean(), weight)
         draws.append(gradient)
     assert_unbiased(torch.stack(draws), exact)
     steps = []
-    for _ in range(600):
+    for _ in range(300):
         x = law.sample((4,))
         to_go = reward_to_go(step_costs(x), law.mask(x).double())
         other = (to_go.sum(0) - to_go) / 3
@@ -167,10 +167,32 @@ def test_published_oracle(data_dir):
         pytest.skip("ADVRL_DATA has no seqgan_oracle.npz")
     oracle = LSTMOracle.from_npz(path)
     torch.manual_seed(0)
-    x = oracle.sample(3000)
+    x = oracle.sample(1500)
     own, error = oracle.nll(x)
     assert abs(own - 5.752) < 0.02 + 5 * error
     shuffled = x.flatten()[torch.randperm(x.numel())].reshape(x.shape)
-    for rows, mean in ((torch.randint(5000, (1500, 20)), 11.43), (shuffled[:1500], 10.282)):
+    for rows, mean in ((torch.randint(5000, (800, 20)), 11.43), (shuffled[:800], 10.282)):
         value, error = oracle.nll(rows)
         assert abs(value - mean) < 0.03 + 5 * error
+
+
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator])
+def test_discriminators(cls, eos, device):
+    law = policy_of(GRUPolicy, eos, device).distribution()
+    x = law.sample((20,))
+    sizes = {"filters": ((1, 3), (2, 4), (9, 2))} if cls is CNNDiscriminator else {"hidden": 8}
+    critic = cls(5, **({"length": 4} if cls is CNNDiscriminator else {}), **sizes, eos=eos).double().to(device).eval()
+    logits = critic(x)
+    assert logits.shape == ((20,) if cls is CNNDiscriminator else (20, 4))
+    torch.testing.assert_close(critic(law.one_hot(x).double()), logits)  # ids and one-hot rows are the same sequences
+    if cls is RecurrentDiscriminator:
+        assert (logits[~law.mask(x)] == 0).all()
+        changed = x.clone()
+        changed[:, -1] = 0
+        torch.testing.assert_close(critic(changed)[:, 0], logits[:, 0])  # a prefix does not see what follows
+    soft = law.relaxed(3)
+    (gradient,) = torch.autograd.grad(critic(soft).sum(), soft)
+    assert gradient.abs().sum() > 0
+    with pytest.raises(ValueError, match="must"):
+        critic(torch.zeros(2, 3, 9, device=device))

@@ -37,9 +37,11 @@ def sample_categorical(logits: Tensor) -> Tensor:
     outcomes = logits.shape[-1]
     rows = logits.reshape(math.prod(logits.shape[:-1]), outcomes)
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    weight = (rows - rows.amax(-1, keepdim=True)).exp()
-    size = math.ceil(math.sqrt(outcomes))
-    blocks = pad(weight, (0, -outcomes % size)).unflatten(-1, (-1, size))  # (N, blocks, size)
+    weight = (rows - rows.amax(-1, keepdim=True)).exp_()
+    root = math.ceil(math.sqrt(outcomes))
+    size = next((d for d in range(root, 2 * root) if outcomes % d == 0), root)  # a divisor spares the copy of padding
+    weight = pad(weight, (0, -outcomes % size)) if outcomes % size else weight
+    blocks = weight.unflatten(-1, (-1, size))  # (N, blocks, size)
     outer = blocks.sum(-1).cumsum(-1)
     total = outer[:, -1:]
     u = torch.rand(len(rows), 1, dtype=rows.dtype, device=rows.device) * total
