@@ -6,12 +6,16 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
     alias(__name__)
 else:
     from advrl.agents.adversarial import AdversarialTrainer
+    from advrl.agents.adversary import Adversary
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
+    from advrl.agents.policy_gradient import PolicyGradientTrainer, ReinforceTrainer
+    from advrl.agents.ppo import ActorCriticTrainer, PPOTrainer
     from advrl.agents.report import Report
+    from advrl.agents.rollout import Episodes, Player, Turns, actor_for, pay, play
     from advrl.agents.tabular_control import double_q_learning, expected_sarsa, q_learning, sarsa
     from advrl.agents.tabular_dyna import dyna_q, prioritized_sweeping
     from advrl.agents.tabular_gradient import actor_critic, reinforce
@@ -22,12 +26,16 @@ else:
     from advrl.agents.tabular_nstep import n_step_sarsa, tree_backup
     from advrl.agents.tabular_prediction import td_prediction
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
+    from advrl.agents.values import ValueNet
 
     __all__ = [
+        "ActorCriticTrainer",
         "AdversarialTrainer",
+        "Adversary",
         "CheckpointError",
         "Common",
         "DivergedError",
+        "Episodes",
         "Evaluator",
         "Every",
         "Interrupted",
@@ -36,11 +44,18 @@ else:
         "LearnedModel",
         "ModeEvaluator",
         "ModeReport",
+        "PPOTrainer",
+        "Player",
+        "PolicyGradientTrainer",
+        "ReinforceTrainer",
         "Report",
         "TileCoding",
         "Trainer",
+        "Turns",
+        "ValueNet",
         "WriteError",
         "actor_critic",
+        "actor_for",
         "decay",
         "double_q_learning",
         "dyna_q",
@@ -55,6 +70,8 @@ else:
         "mc_prediction",
         "model_learning",
         "n_step_sarsa",
+        "pay",
+        "play",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",
