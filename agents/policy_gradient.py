@@ -1,12 +1,12 @@
-r"""What the batched agents share, and REINFORCE: generators that play whole episodes, in batches that never leave their device.
+r"""What the batched agents share, and REINFORCE: whole episodes, in batches that never leave their device.
 
 A step plays n whole episodes, has them paid in one call, and moves the policy:
 
     grad E[sum_t r_t] = E[sum_t A_t grad log pi(a_t | s_t)]        Sutton et al. (2000), theorem 1
 
 with A_t the reward to go minus a baseline (Williams, 1992), generalised advantage estimates of a critic (Schulman et
-al., 2016), or those within a clipped ratio (Schulman et al., 2017; both in :mod:`advrl.agents.ppo`). What differs between the agents is one method. An
-episode ends with its sample, so gamma is 1 and nothing follows the end.
+al., 2016), or those within a clipped ratio (Schulman et al., 2017; both in :mod:`advrl.agents.ppo`). What differs
+between the agents is one method. An episode ends with its sample, so gamma is 1 and nothing follows the end.
 
 With ``entropy`` = beta each step is also paid -beta log pi(a_t | s_t), whose sum has the mean beta H(pi): the gradient
 is that of E[r] + beta H, exactly, and for r = beta log p that of -beta KL(pi || p). Shapes: n episodes, T steps, S
