@@ -102,5 +102,6 @@ for _ in range(1200):
 with torch.no_grad():
     found = mode_coverage(trainer.average(torch.randn(4000, 2, dtype=torch.float64)), mixture.centres.double(), 0.05)
     q = torch.sigmoid(critic(data)).mean()
-print(f"after 1,200 steps: {int(found.modes)} of 8 modes, {found.high_quality:.0%} of samples within 3 standard deviations")
+good = f"{found.high_quality:.0%} of samples within 3 standard deviations"
+print(f"after 1,200 steps: {int(found.modes)} of 8 modes, {good}")
 print(f"the critic's expected reward on real samples: {q:.2f}")

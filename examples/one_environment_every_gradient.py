@@ -79,7 +79,7 @@ def flat_gradient(policy):
 
 
 batch = torch.zeros(len(z), 1)  # every context, SAMPLES of each
-print(f"{'gradient':<25}{'largest |z|':>12}{'cosine':>8}{'variance':>10}{f'return after {STEPS} steps':>24}")
+print(f"{'gradient':<25}{'largest |z|':>12}{'cosine':>8}{'noise':>10}{f'return after {STEPS} steps':>24}")
 results = {}
 for name, make in WAYS.items():
     torch.manual_seed(0)
@@ -111,14 +111,15 @@ for name, make in WAYS.items():
             trainer.step(batch, z)
         curves.append(curve)
     curves = np.array(curves)
-    results[name] = (float(draws.var(0).sum()), curves)
-    print(f"{name:<25}{largest:>12.1f}{cosine:>8.3f}{draws.var(0).sum():>10.3g}{curves[:, -1].mean():>24.2f}")
+    noise = float(draws.var(0).sum() / mean.square().sum())  # GRPO has a scale of its own
+    results[name] = (noise, curves)
+    print(f"{name:<25}{largest:>12.1f}{cosine:>8.3f}{noise:>10.3g}{curves[:, -1].mean():>24.2f}")
 
 figure = Figure(figsize=(9, 3.6), layout="constrained")
 left, right = figure.subplots(1, 2)
 names = list(results)
 left.barh(names[::-1], [results[name][0] for name in names[::-1]], color=[f"C{names.index(n)}" for n in names[::-1]])
-left.set(xscale="log", xlabel=f"variance of the gradient, {len(z)} x {SAMPLES} samples")
+left.set(xscale="log", xlabel=f"variance / |mean|² of a gradient of {len(z) * SAMPLES} samples")
 for name, (_, curves) in results.items():
     right.plot(np.arange(0, STEPS + 1, 10), curves.mean(0), label=name)
 best = -(STD**2) / (2 * 0.1**2)
