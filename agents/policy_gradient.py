@@ -238,7 +238,7 @@ class ReinforceTrainer(PolicyGradientTrainer):
             surrogate = (surrogate * episodes.mask.unflatten(0, groups)).sum(-1)
         self.move(self.g_opt, surrogate.mean())
         if self.b_opt is not None:
-            self.move(self.b_opt, self.baseline.fit_loss)  # type: ignore[union-attr, arg-type]
+            self.move(self.b_opt, self.baseline.fit_loss)  # type: ignore[union-attr]
         return {"g_cost": -paid.sum(1).mean()}
 
     def _baseline(self, cost: Tensor, episodes: Episodes) -> Tensor | float:

@@ -84,7 +84,7 @@ class ActorCriticTrainer(PolicyGradientTrainer):
     def teach(self, episodes: Episodes, target: Tensor) -> dict[str, Tensor]:
         """One update of the critic by least squares."""
         error = (self.values(episodes) - target).square() * episodes.mask
-        loss = error.sum() / episodes.mask.sum()
+        loss = error.mean()  # not over the steps that there are, whose number is each rank's own
         self.move(self.c_opt, loss)
         return {"critic_loss": loss.detach()}
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -383,7 +384,13 @@ def adversarial(kind: str, seed: int = 0) -> PolicyGradientTrainer:
     adversary = Adversary(score, updates=2)
     task = SequenceGeneration(V, T, score, eos=True)
     policy = LSTMPolicy(V, T, 4, eos=True)
-    common = {"adversary": adversary, "entropy": 0.01, "ema": 0.9, "max_norm": 1.0, "schedule": lambda step: 0.5}
+    common: dict[str, Any] = {
+        "adversary": adversary,
+        "entropy": 0.01,
+        "ema": 0.9,
+        "max_norm": 1.0,
+        "schedule": lambda step: 0.5,
+    }
     if kind == "reinforce":
         return ReinforceTrainer(policy, task, baseline=MovingAverage(), **common)
     return (PPOTrainer if kind == "PPO" else ActorCriticTrainer)(policy, task, **common)

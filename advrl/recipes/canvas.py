@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Painter(nn.Module):
         self.strokes, self.brush = strokes, brush
         self.net = MLP(SIZE**2 + 3, SIZE**2 * (2 if brush == "stroke" else 1), (width, width), "silu", layer_norm=True)
         with torch.no_grad():
-            self.net.net[-1].weight.mul_(0.1)  # near to uniform at first
+            cast(nn.Linear, self.net.net[-1]).weight.mul_(0.1)  # near to uniform at first
 
     def forward(self, observation: Tensor) -> Tensor:
         """(n, A) logits."""
