@@ -126,10 +126,11 @@ def baselines() -> dict[str, Tensor]:
 def agents() -> dict[str, Tensor]:
     """Weights of the batched agents after updates on given episodes, each rank with its share of them."""
     task = SequenceGeneration(3, 4, "countdown", eos=True)
-    found = {}
+    found: dict[str, Tensor] = {}
     for kind in (ReinforceTrainer, ActorCriticTrainer, PPOTrainer):
         seed_everything(0)
-        policy, options = GRUPolicy(3, 4, 4, eos=True).double(), {"max_norm": 0.1}
+        policy = GRUPolicy(3, 4, 4, eos=True).double()
+        options: dict[str, Any] = {"max_norm": 0.1}
         if kind is PPOTrainer:
             options |= {"minibatches": 1}  # whose order is each rank's own
         trainer = kind(policy, task, **options)

@@ -87,8 +87,8 @@ def test_the_evaluator_knows_the_oracle_from_a_collapse():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (SequenceOracle(agent="pp"), "did you mean 'ppo'"),
-        (SequenceOracle(reward="oracles"), "did you mean 'oracle'"),
+        (SequenceOracle(agent="pp"), "did you mean 'ppo'"),  # type: ignore[arg-type]
+        (SequenceOracle(reward="oracles"), "did you mean 'oracle'"),  # type: ignore[arg-type]
         (SequenceOracle(vocab=1), "--vocab must be at least 2"),
         (SequenceOracle(objective="relativistic"), "compares fakes"),
         (SequenceOracle(objective="wasserstein-clip"), "clips"),
