@@ -6,7 +6,6 @@ held against that, then used to train.
 """
 
 import math
-import sys
 
 import numpy as np
 import torch
@@ -127,6 +126,5 @@ right.axhline(best, color="grey", ls=":", lw=1)
 right.annotate("every mean on a mode", (STEPS, best), ha="right", va="bottom", fontsize=8, color="grey")
 right.set(xlabel="step", ylabel=f"exact return, mean of {SEEDS} seeds", ylim=(-3.2, -1))
 right.legend(fontsize=7, ncols=2, loc="lower right")
-path = sys.argv[1] if len(sys.argv) == 2 else "one_environment.png"
-save_figure(figure, path)
-print(f"Written: {path}")
+save_figure(figure, "one_environment.png")
+print("Written: one_environment.png")
