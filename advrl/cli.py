@@ -212,7 +212,7 @@ def _sample(options: Sample) -> int:
     run.config.save_picture(samples, path)
     np.save(path.with_suffix(".npy"), samples.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
-    print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  float32 {tuple(samples.shape)}")
+    print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  {samples.numpy().dtype} {tuple(samples.shape)}")
     print(f"Next:\n  advrl evaluate {options.run}")
     return 0
 
@@ -373,10 +373,7 @@ def _train_help() -> str:
     policies = "\n".join(f"  {name:<12} {family.summary:<31} {auto[name]}" for name, family in FAMILIES.items())
     estimators = "\n".join(f"  {name:<13} {e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items())
     recipes = "\n".join(
-        f"  {name:<12} {_first_line(cls)}\n"
-        f"               policy {cls().policy}, estimator {cls().estimator}, objective {cls().objective}, "
-        f"{cls().steps:,} steps"
-        for name, cls in RECIPES.items()
+        f"  {name:<12} {_first_line(cls)}\n               {_settings(cls())}" for name, cls in RECIPES.items()
     )
     return f"""\
 usage: advrl train RECIPE [options]
@@ -394,6 +391,13 @@ recipes (each explains its options: advrl train RECIPE --help)
 The generator is a policy: noise z in, a distribution over samples out. One flag changes one thing:
   advrl train digits --estimator gumbel
   advrl train digits --policy gaussian --objective hinge"""
+
+
+def _settings(config: Any) -> str:
+    how = (
+        f"agent {config.agent}" if hasattr(config, "agent") else f"policy {config.policy}, estimator {config.estimator}"
+    )
+    return f"{how}, objective {config.objective}, {config.steps:,} steps"
 
 
 def _first_line(cls: type[Any]) -> str:

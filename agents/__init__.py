@@ -6,6 +6,7 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
     alias(__name__)
 else:
     from advrl.agents.adversarial import AdversarialTrainer
+    from advrl.agents.adversary import Adversary
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from advrl.agents.coupled import CoupledTrainer
     from advrl.agents.dynamics import DYNAMICS, GameOptimizer, make_dynamics
@@ -27,7 +28,10 @@ else:
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
+    from advrl.agents.policy_gradient import PolicyGradientTrainer, ReinforceTrainer
+    from advrl.agents.ppo import ActorCriticTrainer, PPOTrainer
     from advrl.agents.report import Report
+    from advrl.agents.rollout import Episodes, Player, Turns, actor_for, pay, play
     from advrl.agents.stabiliser import Stabiliser
     from advrl.agents.stabiliser_augment import AUGMENTATIONS, Augmentation
     from advrl.agents.stabiliser_features import FeatureMatching
@@ -43,12 +47,15 @@ else:
     from advrl.agents.tabular_nstep import n_step_sarsa, tree_backup
     from advrl.agents.tabular_prediction import td_prediction
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
+    from advrl.agents.values import ValueNet
 
     __all__ = [
         "AUGMENTATIONS",
         "DYNAMICS",
+        "ActorCriticTrainer",
         "AdamRule",
         "AdversarialTrainer",
+        "Adversary",
         "Alternating",
         "Augmentation",
         "Averaging",
@@ -60,6 +67,7 @@ else:
         "DivergedError",
         "Dynamics",
         "DynamicsTrainer",
+        "Episodes",
         "Evaluator",
         "Every",
         "Extragradient",
@@ -75,7 +83,11 @@ else:
         "ModeEvaluator",
         "ModeReport",
         "OptimisticRule",
+        "PPOTrainer",
         "PastExtragradient",
+        "Player",
+        "PolicyGradientTrainer",
+        "ReinforceTrainer",
         "Report",
         "Rule",
         "SGDRule",
@@ -84,9 +96,12 @@ else:
         "Symplectic",
         "TileCoding",
         "Trainer",
+        "Turns",
         "Unrolled",
+        "ValueNet",
         "WriteError",
         "actor_critic",
+        "actor_for",
         "decay",
         "double_q_learning",
         "dyna_q",
@@ -104,6 +119,8 @@ else:
         "n_step_sarsa",
         "negative_momentum",
         "optimistic",
+        "pay",
+        "play",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",

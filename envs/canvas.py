@@ -51,6 +51,7 @@ class CanvasGeneration(Generation):
     ) -> None:  # fmt: skip
         super().__init__(reward, dense=dense, device=device)
         self.size, self.strokes = integer("size", size, 2), integer("strokes", strokes)
+        self.horizon = self.strokes
         self.brush = choice("brush", brush, BRUSHES)
         self.observation_space = gym.spaces.Box(0, 1, (size**2 + 3,), np.float32)
         self.action_space = gym.spaces.Discrete(size**2 * (2 if brush == "stroke" else 1))

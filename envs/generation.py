@@ -43,6 +43,7 @@ class Generation(ABC):
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
     masked = False  # whether ``mask`` ever forbids an action
+    horizon: int  # steps after which every episode has ended
 
     def __init__(
         self, reward: str | Reward, *, context: int | Tensor | None = None, conditional: bool = False,

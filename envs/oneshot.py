@@ -45,6 +45,7 @@ class OneShotGeneration(Generation):
     """
 
     contexts: Contexts
+    horizon = 1
 
     def __init__(
         self, latent: int | Tensor = 2, shape: Sequence[int] = (2,), reward: str | Reward = "ring", *,

@@ -52,6 +52,7 @@ class SequenceGeneration(Generation):
         dense: bool = False, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.vocab, self.length = integer("vocab", vocab, 2), integer("length", length)
+        self.horizon = self.length
         self.min_length = integer("min_length", min_length, 0)
         if min_length and (not eos or min_length >= length):
             raise ValueError(f"min_length needs eos=True and must be below length {length}, got {min_length}")

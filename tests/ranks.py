@@ -19,6 +19,7 @@ from torch.distributions import Bernoulli, Independent
 
 from advrl.agents import (
     DYNAMICS,
+    ActorCriticTrainer,
     AdamRule,
     AdversarialTrainer,
     CheckpointError,
@@ -28,16 +29,29 @@ from advrl.agents import (
     HistoricalAveraging,
     HistoryPool,
     Interrupted,
+    PPOTrainer,
+    ReinforceTrainer,
     SGDRule,
     fit,
     make_dynamics,
+    play,
 )
 from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
+from advrl.envs import SequenceGeneration
 from advrl.estimators import Draw, MovingAverage, Score, leave_one_out
 from advrl.estimators import Path as PathEstimator
 from advrl.lab import Bits, compare
-from advrl.nn import FAMILIES, MLP, MinibatchDiscrimination, Packing, Policy, before_output, spectrally_normalised
+from advrl.nn import (
+    FAMILIES,
+    MLP,
+    GRUPolicy,
+    MinibatchDiscrimination,
+    Packing,
+    Policy,
+    before_output,
+    spectrally_normalised,
+)
 from advrl.objectives import r1
 from advrl.seeding import rng_state, seed_everything
 
@@ -108,6 +122,28 @@ def baselines() -> dict[str, Tensor]:
             assert logits.grad is not None
             found[f"{name} {call}"] = logits.grad
             logits.grad = None
+    return found
+
+
+def agents() -> dict[str, Tensor]:
+    """Weights of the batched agents after updates on given episodes, each rank with its share of them."""
+    task = SequenceGeneration(3, 4, "countdown", eos=True)
+    found: dict[str, Tensor] = {}
+    for kind in (ReinforceTrainer, ActorCriticTrainer, PPOTrainer):
+        seed_everything(0)
+        policy = GRUPolicy(3, 4, 4, eos=True).double()
+        options: dict[str, Any] = {"max_norm": 0.1}
+        if kind is PPOTrainer:
+            options |= {"minibatches": 1}  # whose order is each rank's own
+        trainer = kind(policy, task, **options)
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            played = [play(trainer.actor, task, 12, observe=True) for _ in range(4)]
+        for episodes in played:
+            reward = torch.sin(episodes.action.double()) * episodes.mask
+            share = mine(torch.arange(12), 1)
+            trainer.learn(episodes.rows(share), reward[share])
+        found |= {f"{kind.__name__} {name}": p for name, p in trainer.generator.state_dict().items()}
     return found
 
 
@@ -247,6 +283,7 @@ def play_all(folder: Path) -> dict[str, Any]:
             "dynamics": dynamics_parity(),
             "baselines": baselines(),
             "compared": compared(),
+            "agents": agents(),
             "seed": rank_seed(5),
         }
 

@@ -25,6 +25,7 @@ BESIDE = {
     ("tabular", "objectives"),
     ("games", "objectives"),
     ("games", "tabular"),
+    ("data", "nn"),
     ("plots", "checks"),
     ("plots", "files"),
     ("__init__", "recipes"),

@@ -105,6 +105,16 @@ def test_baselines_are_of_all_ranks(played):
             torch.testing.assert_close(found["baselines"][name], gradient, rtol=1e-13, atol=1e-13)
 
 
+def test_agents_learn_from_the_episodes_of_all_ranks(played, monkeypatch):
+    """Adam's steps as above, at gradients that clipping leaves; with one rank's half of the episodes they differ."""
+    one = ranks.agents()
+    for found in played[1]:
+        assert max(float((found["agents"][name] - weight).abs().max()) for name, weight in one.items()) < 1e-11
+    monkeypatch.setattr(ranks, "mine", lambda x, parts: x[: len(x) // 2])
+    half = ranks.agents()
+    assert all((half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if "out.bias" in name)
+
+
 def test_ranks_share_weights_and_batches_but_no_noise(played):
     zero, one = (found["resumed"] for found in played[1])
     ours, theirs = (found["straight"]["trainer"] for found in (zero, one))

@@ -4,6 +4,7 @@ from advrl.data.batches import Batches, Draws, Stream, cycle
 from advrl.data.files import load_images
 from advrl.data.images import ImageData, digits
 from advrl.data.mixtures import Mixture, grid, ring
+from advrl.data.oracles import HMMOracle, LSTMOracle, Oracle
 from advrl.data.pictures import PictureError, Pictures, find_pictures
 from advrl.data.sources import Streamed, open_images
 from advrl.data.stream import PictureBatches
@@ -17,8 +18,11 @@ __all__ = [
     "Batches",
     "Corpus",
     "Draws",
+    "HMMOracle",
     "ImageData",
+    "LSTMOracle",
     "Mixture",
+    "Oracle",
     "PictureBatches",
     "PictureError",
     "Pictures",

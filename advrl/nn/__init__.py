@@ -8,20 +8,26 @@ from advrl.nn.norms import ReferenceBatchNorm, Referenced, VirtualBatchNorm, wit
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
 from advrl.nn.residual import ResidualDiscriminator, ResidualGenerator, spectrally_normalised
+from advrl.nn.sequence_discriminators import CNNDiscriminator, RecurrentDiscriminator
+from advrl.nn.sequences import GRUPolicy, LSTMPolicy
 
 __all__ = [
     "FAMILIES",
     "MLP",
     "POINT_FAMILIES",
+    "CNNDiscriminator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "Family",
     "FourierFeatures",
+    "GRUPolicy",
+    "LSTMPolicy",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "Packing",
     "Policy",
     "ReconstructionEnergy",
+    "RecurrentDiscriminator",
     "ReferenceBatchNorm",
     "Referenced",
     "ResidualDiscriminator",

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from advrl.recipes.canvas import Canvas
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
 from advrl.recipes.mixtures import Grid, Ring
+from advrl.recipes.oracle import SequenceOracle
 from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 
-RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid)}
+RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid, Canvas, SequenceOracle)}
 
-__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Grid", "Images", "Ring", "Run", "RunError", "load", "train"]
+__all__ = [
+    "RECIPES",
+    "AdversarialConfig",
+    "Canvas",
+    "Digits",
+    "Grid",
+    "Images",
+    "Ring",
+    "Run",
+    "RunError",
+    "SequenceOracle",
+    "load",
+    "train",
+]

@@ -350,6 +350,11 @@ def _git_hash() -> str | None:
 
 def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -> str:
     trainer = parts.trainer
+    if hasattr(config, "announcement"):  # an agent's, which is no game of two networks alone
+        return (
+            f"{config.name}: {parts.about}\n{config.announcement()}{_ranks(config, trainer)}"
+            f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
+        )
     return (
         f"{config.name}: {parts.about}\n"
         f"policy     {config.policy} ({trainer.generator.family.summary}), z of {config.latent} numbers\n"
@@ -371,7 +376,8 @@ def _ranks(config: Any, trainer: Any) -> str:
     """How many ranks there are, and what they do not do together."""
     if world_size() == 1:
         return ""
-    layers = [*trainer.generator.modules(), *trainer.discriminator.modules()]
+    nets = [trainer.generator, getattr(trainer, "discriminator", None)]
+    layers = [layer for net in nets if net is not None for layer in net.modules()]
     alone = any(isinstance(layer, _BatchNorm) for layer in layers)
     return (
         f"ranks      {world_size()}, each with {share(config.batch_size)} of a batch of {config.batch_size}"

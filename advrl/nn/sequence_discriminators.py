@@ -1,0 +1,107 @@
+"""Discriminators of sequences; a high logit means real.
+
+All take ids (n, T), whose padding behind the end counts for nothing, or relaxed rows (n, T, K), 0 on the padding.
+Shapes: n sequences, T steps, K = V outcomes of a step, or V + 1 with an end of sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from advrl.checks import integer, number
+
+# Yu et al. (2017), appendix: (width of the window, number of filters)
+SEQGAN_FILTERS = (
+    *((1, 100), (2, 200), (3, 200), (4, 200), (5, 200), (6, 100)),
+    *((7, 100), (8, 100), (9, 100), (10, 100), (15, 160), (20, 160)),
+)
+
+
+class _Embedded(nn.Module):
+    def __init__(self, vocab_size: int, embedding: int, eos: bool) -> None:
+        super().__init__()
+        self.outcomes = integer("vocab_size", vocab_size) + bool(eos)
+        self.embedding = nn.Embedding(self.outcomes + 1, integer("embedding", embedding), padding_idx=self.outcomes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(n, T) ids or (n, T, K) rows to (n, T, E), 0 on the padding."""
+        if not x.is_floating_point():
+            vectors: Tensor = self.embedding(x)
+            return vectors
+        if x.dim() != 3 or x.shape[-1] != self.outcomes:
+            raise ValueError(f"relaxed sequences must be (n, T, {self.outcomes}), got shape {tuple(x.shape)}")
+        return x @ self.embedding.weight[: self.outcomes]
+
+
+class CNNDiscriminator(_Embedded):
+    """The SeqGAN discriminator: windows of several widths, maximum over time, one highway layer. Yu et al. (2017).
+
+    Args:
+        vocab_size: V.
+        length: T; wider windows than that are left out.
+        embedding: size of a token's embedding.
+        eos: whether sequences end.
+        filters: pairs (width, number).
+        dropout: behind the highway layer (the authors keep 0.75).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        embedding: int = 64,
+        *,
+        eos: bool = False,
+        filters: tuple[tuple[int, int], ...] = SEQGAN_FILTERS,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__(vocab_size, embedding, eos)
+        self.length = integer("length", length)
+        number("dropout", dropout, 0.0, 1.0)
+        kept = [(width, count) for width, count in filters if width <= length]
+        if not kept:
+            raise ValueError(f"no filter of {filters} fits into length {length}")
+        self.convolutions = nn.ModuleList(nn.Conv1d(embedding, count, width) for width, count in kept)
+        features = sum(count for _, count in kept)
+        self.gate, self.carry = nn.Linear(features, features), nn.Linear(features, features)
+        nn.init.constant_(self.gate.bias, -2.0)  # at first it carries: Srivastava et al. (2015), section 2.2
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n,) of whole sequences."""
+        if x.dim() < 2 or x.shape[1] != self.length:
+            raise ValueError(f"sequences must have length {self.length}, got shape {tuple(x.shape)}")
+        vectors = self.embed(x).transpose(1, 2)
+        found = torch.cat([convolution(vectors).amax(-1).relu() for convolution in self.convolutions], -1)
+        gate = self.gate(found).sigmoid()
+        features = gate * self.carry(found).relu() + (1 - gate) * found
+        logits: Tensor = self.out(self.dropout(features)).squeeze(-1)
+        return logits
+
+
+class RecurrentDiscriminator(_Embedded):
+    """An LSTM with one logit per prefix, for a reward at every step: de Masson d'Autume et al. (2019), ScratchGAN.
+
+    Args:
+        vocab_size: V.
+        hidden: units of the LSTM.
+        embedding: size of a token's embedding.
+        eos: whether sequences end.
+        dropout: on the embeddings.
+    """
+
+    def __init__(
+        self, vocab_size: int, hidden: int = 64, embedding: int = 64, *, eos: bool = False, dropout: float = 0.1
+    ) -> None:
+        super().__init__(vocab_size, embedding, eos)
+        self.dropout = nn.Dropout(number("dropout", dropout, 0.0, 1.0))
+        self.rnn = nn.LSTM(embedding, integer("hidden", hidden), batch_first=True)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, T), that at t of the prefix x_1 ... x_t; 0 on the padding."""
+        mask = x.sum(-1) > 0 if x.is_floating_point() else x < self.outcomes
+        hidden, _ = self.rnn(self.dropout(self.embed(x)))
+        logits = self.out(hidden).squeeze(-1)
+        return torch.where(mask, logits, torch.zeros_like(logits))

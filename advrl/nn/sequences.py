@@ -1,0 +1,144 @@
+r"""Policies that write sequences of tokens, with a cached state: h_t = f(h_{t-1}, x_{t-1}), logits = W h_t + b.
+
+Shapes: n sequences, T steps, L layers, H hidden units, K = V outcomes of a step, or V + 1 with an end of sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from advrl.checks import integer, number
+from advrl.distributions.sequence import Sequence, State
+
+
+class _Recurrent(nn.Module):
+    """Shared by the LSTM and GRU policies.
+
+    Args:
+        vocab_size: V tokens, ids 0 ... V-1.
+        length: T, the most tokens of a sequence, its end included.
+        hidden: units H.
+        embedding: size of a token's embedding; H by default.
+        layers: L.
+        eos: whether sequences may end, with id V, padded by V + 1.
+        context: size C of the vectors they are conditioned on (through the first state), 0 for none.
+        start_token: id whose embedding is the first input; by default a row of its own.
+        dropout: on the embeddings and between layers, in training.
+
+    Raises:
+        ValueError, TypeError: for numbers out of range.
+    """
+
+    cell: type[nn.LSTM] | type[nn.GRU]
+    parts: int
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        hidden: int = 32,
+        *,
+        embedding: int | None = None,
+        layers: int = 1,
+        eos: bool = False,
+        context: int = 0,
+        start_token: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.length = integer("vocab_size", vocab_size), integer("length", length)
+        self.hidden, self.layers = integer("hidden", hidden), integer("layers", layers)
+        self.eos, self.context_size = bool(eos), integer("context", context, 0)
+        number("dropout", dropout, 0.0, 1.0)
+        self.outcomes = vocab_size + self.eos
+        if start_token is not None and integer("start_token", start_token, 0) >= self.outcomes:
+            raise ValueError(f"start_token must be below {self.outcomes}, got {start_token}")
+        self.first = self.outcomes + 1 if start_token is None else start_token
+        size = hidden if embedding is None else integer("embedding", embedding)
+        self.embedding = nn.Embedding(self.outcomes + 2, size)  # and the padding, and a start
+        self.dropout = nn.Dropout(dropout)
+        self.rnn = self.cell(size, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.out = nn.Linear(hidden, self.outcomes)
+        self.condition = nn.Linear(context, self.parts * layers * hidden) if context else None
+
+    def start(self, n: int, context: Tensor | None = None) -> State:
+        """The state of ``n`` empty sequences: tensors (n, L, H), zero or, with a context (n, C), a map of it.
+
+        Raises:
+            ValueError: if the context is missing, not expected, or of another shape.
+        """
+        if self.condition is None:
+            if context is not None:
+                raise ValueError("this policy takes no context: build it with context=C")
+            like = self.out.weight
+            zeros = torch.zeros(n, self.layers, self.hidden, dtype=like.dtype, device=like.device)
+            return (zeros,) * self.parts
+        if context is None or context.shape != (n, self.context_size):
+            shape = None if context is None else tuple(context.shape)
+            raise ValueError(f"context must be ({n}, {self.context_size}), got {shape}")
+        numbers = self.condition(context).tanh()
+        return tuple(numbers.unflatten(-1, (self.parts, self.layers, self.hidden)).unbind(1))
+
+    def step(self, tokens: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """One token more.
+
+        Args:
+            tokens: ids (n,), relaxed rows (n, K), or ``None`` for the first step.
+            state: of :meth:`start` or the step before.
+
+        Returns:
+            logits (n, K) of the next token, and the new state.
+        """
+        if tokens is None:
+            tokens = torch.full((len(state[0]),), self.first, dtype=torch.int64, device=state[0].device)
+        hidden, after = self._run(self.embed(tokens).unsqueeze(1), state)
+        logits: Tensor = self.out(hidden.squeeze(1))
+        return logits, after
+
+    def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (n, T, K) of every step, given the true tokens x (n, T) before it, or relaxed ones (n, T, K)."""
+        first = torch.full_like(x[:, :1], self.first) if x.dim() == 2 else None
+        if first is not None:
+            inputs = self.embed(torch.cat([first, x[:, :-1]], 1))
+        else:
+            begin = torch.full((len(x), 1), self.first, dtype=torch.int64, device=x.device)
+            inputs = torch.cat([self.embed(begin), self.embed(x[:, :-1])], 1)
+        hidden, _ = self._run(inputs, self.start(len(x), context))
+        logits: Tensor = self.out(hidden)
+        return logits
+
+    def log_probs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x_t | x_<t) of ids (n, T), teacher-forced in one pass, (n, T); 0 on the padding."""
+        return self.distribution(context).log_probs(x)
+
+    def distribution(self, context: Tensor | None = None, **options: float | int | None) -> Sequence:
+        """The policy given a context (*batch, C); ``temperature``, ``top_k`` and ``top_p`` as of :class:`Sequence`."""
+        return Sequence(self, context, **options)  # type: ignore[arg-type]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of ids (*), or of relaxed tokens (*, K): their weighted mean."""
+        if tokens.is_floating_point():
+            vectors = tokens @ self.embedding.weight[: self.outcomes]
+        else:
+            vectors = self.embedding(tokens)
+        dropped: Tensor = self.dropout(vectors)
+        return dropped
+
+    def _run(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        before = tuple(part.transpose(0, 1).contiguous() for part in state)  # torch's layout is (L, n, H)
+        hidden, after = self.rnn(inputs, before if self.parts > 1 else before[0])
+        after = after if self.parts > 1 else (after,)
+        return hidden, tuple(part.transpose(0, 1) for part in after)
+
+
+class LSTMPolicy(_Recurrent):
+    __doc__ = "Hochreiter & Schmidhuber (1997). " + (_Recurrent.__doc__ or "")
+    cell = nn.LSTM
+    parts = 2
+
+
+class GRUPolicy(_Recurrent):
+    __doc__ = "Cho et al. (2014). " + (_Recurrent.__doc__ or "")
+    cell = nn.GRU
+    parts = 1

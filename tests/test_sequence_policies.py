@@ -1,0 +1,198 @@
+"""Sequences: probabilities against enumeration and stepping, the two-level sampler, gradients, the oracles."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from advrl.data import HMMOracle, LSTMOracle
+from advrl.distributions import Sequence, relaxed_rsample, sample_categorical
+from advrl.estimators import Score, leave_one_out
+from advrl.estimators.sequences import reward_to_go
+from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator
+from tests.statistics import assert_unbiased
+
+POLICIES = [GRUPolicy, LSTMPolicy]
+EOS = [False, True]
+
+
+def policy_of(cls, eos, device="cpu", **options):
+    torch.manual_seed(0)
+    policy = cls(5, 4, 8, eos=eos, **options).double().to(device)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(3.0)  # far from uniform
+    return policy
+
+
+@pytest.mark.parametrize("cls", POLICIES)
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}])
+def test_probabilities_sum_to_one(cls, eos, options, device):
+    law = policy_of(cls, eos, device).distribution(**options)
+    x = law.enumerate_support()
+    assert len(x) == (sum(5**t for t in range(4)) + 5**4 if eos else 5**4)
+    torch.testing.assert_close(law.log_prob(x).exp().sum().item(), 1.0, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("cls", POLICIES)
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_cached_steps_equal_one_pass(cls, eos, layers, device):
+    policy = policy_of(cls, eos, device, layers=layers, context=3)
+    context = torch.randn(6, 3, dtype=torch.float64, device=device)
+    law = policy.distribution(context)
+    x = law.sample()
+    state, tokens, chosen = policy.start(6, context), None, []
+    for t in range(4):
+        logits, state = policy.step(tokens, state)
+        tokens = x[:, t]
+        chosen.append(logits.log_softmax(-1).gather(-1, tokens.clamp(max=policy.outcomes - 1)[:, None])[:, 0])
+    torch.testing.assert_close(torch.stack(chosen, -1) * law.mask(x), law.log_probs(x), atol=1e-6, rtol=0)
+    assert all(part.shape == (6, layers, 8) for part in state)
+
+
+@pytest.mark.parametrize("eos", EOS)
+def test_draws_follow_the_law(eos, device):
+    law = policy_of(GRUPolicy, eos, device).distribution(top_k=2)
+    support = law.enumerate_support()
+    probs = law.log_prob(support).exp()
+    torch.manual_seed(1)
+    x = law.sample((20_000,))
+    found = (x[:, None] == support[probs > 0]).all(-1)
+    assert found.any(-1).all()
+    assert_unbiased(found.double()[:, probs[probs > 0] > 1e-3], probs[(probs > 0) & (probs > 1e-3)].detach())
+
+
+@pytest.mark.parametrize("eos", EOS)
+def test_relaxed_limits(eos, device):
+    policy = policy_of(GRUPolicy, eos, device)
+    law = policy.distribution()
+    hard = relaxed_rsample(law, 50, 0.7, True)
+    ids = torch.where(hard.sum(-1) > 0.5, hard.argmax(-1), law.padding)
+    torch.testing.assert_close(hard, law.one_hot(ids).double())
+    assert law.log_prob(ids).isfinite().all()
+    torch.manual_seed(3)
+    cold = law.relaxed(50, 1e-4)
+    assert ((cold.amax(-1) > 1 - 1e-6) | (cold.sum(-1) == 0)).double().mean() > 0.99
+    warm = law.relaxed(50, 1e6)[:, 0]
+    torch.testing.assert_close(warm, torch.full_like(warm, 1 / law.outcomes), atol=1e-3, rtol=0)
+    hard.square().sum().backward()
+    assert policy.out.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 3, 50, 101, 5000, 100_000])
+def test_two_level_sampler(vocab, device):
+    torch.manual_seed(2)
+    logits = torch.randn(vocab, device=device) * 2
+    n = 20_000 if vocab <= 5000 else 1_000
+    draws = torch.cat([sample_categorical(logits.expand(500, -1)) for _ in range(n // 500)])
+    assert draws.min() >= 0 and draws.max() < vocab
+    groups = torch.arange(vocab, device=device) % min(vocab, 40)
+    expected = torch.zeros(min(vocab, 40), dtype=torch.float64, device=device)
+    expected.index_add_(0, groups, logits.double().softmax(-1))
+    counts = groups[draws].bincount(minlength=len(expected)).cpu()
+    assert vocab == 1 or chisquare(counts.numpy(), (expected * n).cpu().numpy()).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_extreme_logits(dtype, device):
+    logits = torch.full((500, 77), -torch.inf, dtype=dtype, device=device)
+    logits[:, 50] = 3e4
+    assert (sample_categorical(logits) == 50).all()
+    logits[:, 76] = 3e4
+    assert set(sample_categorical(logits).tolist()) == {50, 76}
+    assert sample_categorical(torch.full((3, 77), torch.nan, dtype=dtype, device=device)).max() < 77
+    with pytest.raises(TypeError, match="floating"):
+        sample_categorical(torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("estimator", [Score(2), Score(2, leave_one_out)], ids=["score", "loo"])
+def test_mean_gradient_is_exact(eos, estimator):
+    policy = policy_of(GRUPolicy, eos)
+    law = policy.distribution()
+    support, weight = law.enumerate_support(), policy.out.bias
+    table = torch.randn(7, 4, dtype=torch.float64)
+
+    def step_costs(x):
+        return table[x, torch.arange(4)] * law.mask(x)
+
+    (exact,) = torch.autograd.grad((law.log_prob(support).exp() * step_costs(support).sum(-1)).sum(), weight)
+    draws = []
+    for _ in range(300):
+        draw = estimator.draw(law)
+        (gradient,) = torch.autograd.grad(estimator.surrogate(draw, lambda x: step_costs(x).sum(-1)).mean(), weight)
+        draws.append(gradient)
+    assert_unbiased(torch.stack(draws), exact)
+    steps = []
+    for _ in range(300):
+        x = law.sample((4,))
+        to_go = reward_to_go(step_costs(x), law.mask(x).double())
+        other = (to_go.sum(0) - to_go) / 3
+        surrogate = (law.log_probs(x) * (to_go - other)).sum(-1).mean()
+        steps.append(torch.autograd.grad(surrogate, weight)[0])
+    assert_unbiased(torch.stack(steps), exact)
+
+
+def test_bad_input():
+    law = policy_of(GRUPolicy, True).distribution()
+    with pytest.raises(ValueError, match="ids must lie"):
+        law.log_prob(torch.tensor([0, 9, 0, 0]))
+    with pytest.raises(ValueError, match="only the padding"):
+        law.log_prob(torch.tensor([0, 5, 0, 0]))
+    with pytest.raises(ValueError, match="must be"):
+        law.log_prob(torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="temperature"):
+        Sequence(law.policy, temperature=0.0)
+    with pytest.raises(ValueError, match="takes no context"):
+        law.policy.start(2, torch.zeros(2, 3))
+
+
+def test_oracle_seeded_and_hmm():
+    a, b = LSTMOracle(30, 6, 8, seed=3), LSTMOracle(30, 6, 8, seed=3)
+    x = a.sample(100)
+    assert x.shape == (100, 6) and torch.equal(a.log_prob(x), b.log_prob(x))
+    hmm = HMMOracle(3, 4, 2)
+    support = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    probs = hmm.log_prob(support).exp()
+    torch.testing.assert_close(probs.sum(), torch.ones((), dtype=torch.float64))
+    torch.manual_seed(0)
+    index = hmm.sample(20_000) @ torch.tensor([27, 9, 3, 1])
+    assert_unbiased((index[:, None] == torch.arange(81)).double()[:, probs > 1e-3], probs[probs > 1e-3])
+
+
+def test_published_oracle(data_dir):
+    path = data_dir / "seqgan_oracle.npz"
+    if not path.exists():
+        pytest.skip("ADVRL_DATA has no seqgan_oracle.npz")
+    oracle = LSTMOracle.from_npz(path)
+    torch.manual_seed(0)
+    x = oracle.sample(1500)
+    own, error = oracle.nll(x)
+    assert abs(own - 5.752) < 0.02 + 5 * error
+    shuffled = x.flatten()[torch.randperm(x.numel())].reshape(x.shape)
+    for rows, mean in ((torch.randint(5000, (800, 20)), 11.43), (shuffled[:800], 10.282)):
+        value, error = oracle.nll(rows)
+        assert abs(value - mean) < 0.03 + 5 * error
+
+
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator])
+def test_discriminators(cls, eos, device):
+    law = policy_of(GRUPolicy, eos, device).distribution()
+    x = law.sample((20,))
+    sizes = {"filters": ((1, 3), (2, 4), (9, 2))} if cls is CNNDiscriminator else {"hidden": 8}
+    critic = cls(5, **({"length": 4} if cls is CNNDiscriminator else {}), **sizes, eos=eos).double().to(device).eval()
+    logits = critic(x)
+    assert logits.shape == ((20,) if cls is CNNDiscriminator else (20, 4))
+    torch.testing.assert_close(critic(law.one_hot(x).double()), logits)  # ids and one-hot rows are the same sequences
+    if cls is RecurrentDiscriminator:
+        assert (logits[~law.mask(x)] == 0).all()
+        changed = x.clone()
+        changed[:, -1] = 0
+        torch.testing.assert_close(critic(changed)[:, 0], logits[:, 0])  # a prefix does not see what follows
+    soft = law.relaxed(3)
+    (gradient,) = torch.autograd.grad(critic(soft).sum(), soft)
+    assert gradient.abs().sum() > 0
+    with pytest.raises(ValueError, match="must"):
+        critic(torch.zeros(2, 3, 9, device=device))
