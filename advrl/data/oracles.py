@@ -65,7 +65,7 @@ class LSTMOracle(Oracle):
             self.policy = LSTMPolicy(vocab_size, length, hidden, start_token=0).requires_grad_(False)
             for weight in self.policy.parameters():
                 weight.normal_(0.0, std)
-            self.policy.rnn.bias_hh_l0.zero_()  # one bias a gate, as published
+            dict(self.policy.named_parameters())["rnn.bias_hh_l0"].zero_()  # one bias a gate, as published
 
     @classmethod
     def from_npz(cls, path: str | pathlib.Path, length: int = 20) -> LSTMOracle:
@@ -82,15 +82,15 @@ class LSTMOracle(Oracle):
             raise ValueError(f"{path} lacks the arrays {', '.join(missing)}: it is no oracle")
         vocab, hidden = arrays["emb"].shape
         oracle = cls(vocab, length, hidden)
-        policy = oracle.policy
+        weights = dict(oracle.policy.named_parameters())
         stack = {part: torch.cat([arrays[f"{part}_{gate}"] for gate in "ifco"], -1) for part in "WUb"}  # torch's order
         pairs = [
-            (policy.embedding.weight[:vocab], arrays["emb"]),
-            (policy.rnn.weight_ih_l0, stack["W"].T),
-            (policy.rnn.weight_hh_l0, stack["U"].T),
-            (policy.rnn.bias_ih_l0, stack["b"]),
-            (policy.out.weight, arrays["W_out"].T),
-            (policy.out.bias, arrays["b_out"]),
+            (weights["embedding.weight"][:vocab], arrays["emb"]),
+            (weights["rnn.weight_ih_l0"], stack["W"].T),
+            (weights["rnn.weight_hh_l0"], stack["U"].T),
+            (weights["rnn.bias_ih_l0"], stack["b"]),
+            (weights["out.weight"], arrays["W_out"].T),
+            (weights["out.bias"], arrays["b_out"]),
         ]
         for mine, theirs in pairs:
             if mine.shape != theirs.shape:
