@@ -7,11 +7,32 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
 else:
     from advrl.agents.adversarial import AdversarialTrainer
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+    from advrl.agents.coupled import CoupledTrainer
+    from advrl.agents.dynamics import DYNAMICS, GameOptimizer, make_dynamics
+    from advrl.agents.dynamics_around import Averaging, Lookahead
+    from advrl.agents.dynamics_first import (
+        Alternating,
+        Dynamics,
+        Extragradient,
+        PastExtragradient,
+        Simultaneous,
+        negative_momentum,
+        optimistic,
+    )
+    from advrl.agents.dynamics_rules import AdamRule, OptimisticRule, Rule, SGDRule
+    from advrl.agents.dynamics_second import Competitive, Consensus, Symplectic
+    from advrl.agents.dynamics_trainer import DynamicsTrainer
+    from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.report import Report
+    from advrl.agents.stabiliser import Stabiliser
+    from advrl.agents.stabiliser_augment import AUGMENTATIONS, Augmentation
+    from advrl.agents.stabiliser_features import FeatureMatching
+    from advrl.agents.stabiliser_history import HistoricalAveraging
+    from advrl.agents.stabiliser_pool import HistoryPool
     from advrl.agents.tabular_control import double_q_learning, expected_sarsa, q_learning, sarsa
     from advrl.agents.tabular_dyna import dyna_q, prioritized_sweeping
     from advrl.agents.tabular_gradient import actor_critic, reinforce
@@ -24,21 +45,46 @@ else:
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
 
     __all__ = [
+        "AUGMENTATIONS",
+        "DYNAMICS",
+        "AdamRule",
         "AdversarialTrainer",
+        "Alternating",
+        "Augmentation",
+        "Averaging",
         "CheckpointError",
         "Common",
+        "Competitive",
+        "Consensus",
+        "CoupledTrainer",
         "DivergedError",
+        "Dynamics",
+        "DynamicsTrainer",
         "Evaluator",
         "Every",
+        "Extragradient",
+        "FeatureMatching",
+        "GameOptimizer",
+        "HistoricalAveraging",
+        "HistoryPool",
         "Interrupted",
         "Learned",
         "LearnedLinear",
         "LearnedModel",
+        "Lookahead",
         "ModeEvaluator",
         "ModeReport",
+        "OptimisticRule",
+        "PastExtragradient",
         "Report",
+        "Rule",
+        "SGDRule",
+        "Simultaneous",
+        "Stabiliser",
+        "Symplectic",
         "TileCoding",
         "Trainer",
+        "Unrolled",
         "WriteError",
         "actor_critic",
         "decay",
@@ -51,10 +97,13 @@ else:
         "linear_sarsa",
         "linear_td",
         "load_checkpoint",
+        "make_dynamics",
         "mc_control",
         "mc_prediction",
         "model_learning",
         "n_step_sarsa",
+        "negative_momentum",
+        "optimistic",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",

@@ -18,11 +18,14 @@ from torch.distributions import Distribution
 from torch.optim import Adam, Optimizer
 
 from advrl.agents.forward import Precision, check_compiler, check_precision, twin
+from advrl.agents.packs import Packs, packs_of, per_draw, unpacked
+from advrl.agents.stabiliser import Player, Stabiliser
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
 from advrl.distributions import Implicit
-from advrl.estimators import Draw, Estimator, fit_loss, fitting, make_estimator, modules_of
-from advrl.objectives import Game, Objective, Penalty, non_saturating
+from advrl.estimators import Draw, Estimator, Score, fit_loss, fitting, make_estimator, modules_of
+from advrl.nn import coupled_samples
+from advrl.objectives import Game, Objective, Penalty, calibration, clip_weights, is_log_ratio, non_saturating
 
 
 class AdversarialTrainer:
@@ -31,7 +34,8 @@ class AdversarialTrainer:
     Args:
         generator: a policy with ``distribution(z)`` (and optionally ``decode(x)``, from its values to what the
             discriminator sees, and ``noise(n)``), or any module z -> sample, which is taken as implicit.
-        discriminator: maps samples (B, *event) to logits (B,) or (B, 1); high means real.
+        discriminator: maps samples (B, *event) to logits (B,) or (B, 1); high means real. One that judges g samples
+            together (packing, minibatch features) pays a score-function estimator per g samples, drawn as one.
         estimator: of the policy's gradient; what fits the policy (``path`` or ``loo``) if ``None``.
         objective: the game's losses, as an ``Objective`` or a ``Game`` with its penalties.
         penalties: (weight, penalty) pairs added to the discriminator's loss.
@@ -44,6 +48,9 @@ class AdversarialTrainer:
         instance_noise: standard deviation, as a function of the step count, of Gaussian noise added to every sample
             that the discriminator is shown, real or not, so that data and policy overlap while they are far apart
             (Sønderby et al., 2017; Arjovsky & Bottou, 2017).
+        stabilisers: what else changes a step, in this order; see :class:`Stabiliser`.
+        separate_batches: show the discriminator real samples and fakes in two calls, so that batch norm takes the
+            statistics of each alone; ``False`` for one call on both together.
         discriminator_steps, generator_steps: updates of each player per step; each discriminator update takes a
             batch of its own.
         ema: decay of the exponential moving average of the generator (``trainer.average``); 0 turns it off.
@@ -54,7 +61,8 @@ class AdversarialTrainer:
 
     Raises:
         TypeError, ValueError: for numbers out of range, a generator without a source of noise, bf16 with parameters
-            that are not float32, or ``compile`` where nothing can be compiled.
+            that are not float32, ``compile`` where nothing can be compiled, two stabilisers of one name, or a
+            discriminator that judges samples together where the estimator cannot be paid for them together.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class AdversarialTrainer:
         betas: tuple[float, float] = (0.5, 0.99),
         schedule: Callable[[int], float] | None = None,
         instance_noise: Callable[[int], float] | None = None,
+        stabilisers: Sequence[Stabiliser] = (),
+        separate_batches: bool = True,
         discriminator_steps: int = 1,
         generator_steps: int = 1,
         ema: float = 0.999,
@@ -81,7 +91,7 @@ class AdversarialTrainer:
     ) -> None:
         game = objective if isinstance(objective, Game) else Game(objective)
         self.generator, self.discriminator = generator, discriminator
-        self.objective = game.objective
+        self.game, self.objective, self.controller = game, game.objective, game.controller
         self.penalties = (*game.penalties, *((number("penalty weight", w, 0.0), p) for w, p in penalties))
         self.penalty_every = integer("penalty_every", penalty_every)
         self.discriminator_steps = integer("discriminator_steps", discriminator_steps)
@@ -106,7 +116,9 @@ class AdversarialTrainer:
         with torch.no_grad():
             probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
         if estimator is None:
-            estimator = make_estimator(fitting(probe))
+            estimator = make_estimator(fitting(probe)) if game.advantage is None else Score(8, advantage=game.advantage)
+        if game.advantage is not None and getattr(estimator, "advantage", None) is not game.advantage:
+            raise ValueError("this objective weighs several samples of each z: leave the estimator to it")
         estimator.check(probe)
         self.estimator = estimator
         like = next(generator.parameters())
@@ -122,6 +134,16 @@ class AdversarialTrainer:
         self._graphs = compile and self.device.type == "cuda"
         if compile or precision != "fp32":
             self._twins = {net: twin(net, precision, compile, self.device) for net in (generator, discriminator)}
+        self.separate_batches = separate_batches
+        self.stabilisers: Any = nn.ModuleList(stabilisers)  # a module: the loop keeps the buffers of each rank
+        if len({s.name for s in stabilisers}) < len(stabilisers):
+            raise ValueError(f"one stabiliser of a name, got {', '.join(s.name for s in stabilisers)}")
+        self.together = coupled_samples(discriminator)
+        self.pack = packs_of(self.estimator, None if any(s.couples for s in stabilisers) else self.together)
+        for stabiliser in stabilisers:
+            with torch.no_grad():
+                stabiliser.attach(self, self.decode(probe.mean))
+        self._matching = next((s for s in stabilisers if s.matches), None)
 
     @property
     def device(self) -> torch.device:
@@ -176,43 +198,61 @@ class AdversarialTrainer:
 
         for i, real in enumerate(reals):
             with torch.set_grad_enabled(i == self.discriminator_steps - 1):
-                draw = self.estimator.draw(self.distribution(next(noise)))
+                draw = self.draw(next(noise))
             metrics |= self._discriminator_step(real, draw)
 
         with _frozen(self.d_opt):  # its weight gradients are not needed in the generator's step
             metrics |= self._generator_step(real, draw)
             for _ in range(self.generator_steps - 1):
-                metrics |= self._generator_step(real, self.estimator.draw(self.distribution(next(noise))))
+                metrics |= self._generator_step(real, self.draw(next(noise)))
 
         self.steps += 1
         self._update_average()
+        for stabiliser in self.stabilisers:
+            stabiliser.after(self.steps)
         return metrics
 
+    def draw(self, z: Tensor) -> Draw:
+        """The estimator's draw given z (B, latent), of packs where the discriminator judges samples together."""
+        distribution = self.distribution(z)
+        return self.estimator.draw(distribution if self.pack == 1 else Packs(distribution, self.pack))
+
     def _discriminator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
-        fake = self.decode(draw.x.detach()[0])  # one sample per z: as many fakes as reals
-        real_logits, fake_logits = self.logits(real), self.logits(fake)
+        fake = self.decode(unpacked(draw.x.detach(), self.pack)[0])  # one sample per z: as many fakes as reals
+        for stabiliser in self.stabilisers:
+            fake = stabiliser.fakes(fake)
+        if self.separate_batches:
+            real_logits, fake_logits = self.logits(real), self.logits(fake)
+        else:
+            real_logits, fake_logits = self.logits(torch.cat([real, fake])).chunk(2)
         loss = game_loss = self.objective.d_loss(real_logits, fake_logits).mean()
-        metrics = {
-            "d_loss": game_loss.detach(),
-            "logit_real": real_logits.detach().mean(),
-            "logit_fake": fake_logits.detach().mean(),
-        }
+        metrics = told_of_logits(self.objective, game_loss, real_logits, fake_logits)
         if self.steps % self.penalty_every == 0:
             for weight, penalty in self.penalties:
                 value = penalty(self._exact_logits, real, fake).mean()
                 loss = loss + weight * self.penalty_every * value
                 metrics[penalty.__name__] = value.detach()
+        loss = self._with_pulls("discriminator", loss, metrics)
         update(self.d_opt, loss)
+        if self.game.clip is not None:
+            clip_weights((p for group in self.d_opt.param_groups for p in group["params"]), self.game.clip)
+        if self.controller is not None:
+            metrics |= self.controller.update(real_logits, fake_logits)
         return metrics
 
     def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
         real_logits = self.logits(real) if self.objective.needs_real else None
 
         def cost(x: Tensor) -> Tensor:
-            logits = self.logits(self.decode(x).flatten(0, 1)).unflatten(0, x.shape[:2])
-            return self.objective.cost(logits, real_logits)
+            fake = self.decode(unpacked(x, self.pack)).flatten(0, 1)
+            if self._matching is not None:
+                return self._matching.cost(fake, real).expand(x.shape[:2])
+            value = self.objective.cost(self.logits(fake).unflatten(0, (len(x), -1)), real_logits)
+            return per_draw(value, x.shape[1])
 
         loss = self.estimator.surrogate(draw, cost).mean()
+        metrics = {"g_cost": loss.detach()}
+        loss = self._with_pulls("generator", loss, metrics)
         learned = fit_loss(self.estimator)
         if learned is None or self.e_opt is None:
             update(self.g_opt, loss)
@@ -220,17 +260,34 @@ class AdversarialTrainer:
             backward(self.e_opt, learned, retain_graph=True)
             update(self.g_opt, loss)
             self.e_opt.step()
-        return {"g_cost": loss.detach()}
+        return metrics
+
+    def _with_pulls(self, player: Player, loss: Tensor, metrics: dict[str, Tensor]) -> Tensor:
+        for stabiliser in self.stabilisers:
+            value = stabiliser.penalty(player)
+            if value is not None:
+                loss = loss + value
+                metrics[f"{stabiliser.name}_{player[0]}"] = value.detach()
+        return loss
 
     def logits(self, x: Tensor) -> Tensor:
-        """The discriminator's logits (B,) for samples (B, *event), with instance noise on them if there is any."""
-        return _one_each(self._twins.get(self.discriminator, self.discriminator)(self._noisy(x)), x)
+        """The discriminator's logits (B,) for samples (B, *event), as :meth:`shown`; of packs of m, (B / m,)."""
+        return _one_each(self._twins.get(self.discriminator, self.discriminator)(self.shown(x)), x, self.together)
 
     def _exact_logits(self, x: Tensor) -> Tensor:
         """The same in full precision, not compiled: they can be differentiated twice."""
-        return _one_each(self.discriminator(self._noisy(x)), x)
+        return _one_each(self.discriminator(self.shown(x)), x, self.together)
 
-    def _noisy(self, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def judge(self, x: Tensor) -> Tensor:
+        """The discriminator's logits (B,) for samples (B, *event) as they are, each among copies of itself."""
+        copies = self.together or 1
+        return self.discriminator(x.repeat_interleave(copies, 0)).reshape(len(x), -1).mean(1)
+
+    def shown(self, x: Tensor) -> Tensor:
+        """What the discriminator sees of samples (B, *event): changed by stabilisers, under instance noise."""
+        for stabiliser in self.stabilisers:
+            x = stabiliser.show(x)
         std = 0.0 if self.instance_noise is None else self.instance_noise(self.steps)
         return x + std * torch.randn_like(x) if std else x
 
@@ -261,8 +318,11 @@ class AdversarialTrainer:
         }
         if self.ema:
             parts["average"] = self.average
+        if self.controller is not None:
+            parts["controller"] = self.controller
         if self.e_opt is not None:
             parts["e_opt"] = self.e_opt
+        parts |= {f"stabiliser.{s.name}": s for s in self.stabilisers if s.state_dict()}
         return parts | {f"estimator.{name}": part for name, part in modules_of(self.estimator).items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -297,11 +357,18 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def _one_each(logits: Tensor, x: Tensor) -> Tensor:
-    """Logits (B,) of samples x (B, *event) from a discriminator's output (B,) or (B, 1)."""
-    if logits.shape == (len(x), 1):
+def told_of_logits(objective: Objective, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What is logged of the discriminator's loss and its logits."""
+    told = {"d_loss": loss.detach(), "logit_real": real.detach().mean(), "logit_fake": fake.detach().mean()}
+    return told | calibration(real.flatten(), fake.flatten()) if is_log_ratio(objective) else told
+
+
+def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:
+    """Logits (B,) of samples x (B, *event) from a discriminator's output (B,) or (B, 1); of packs, fewer."""
+    if logits.dim() == 2 and logits.shape[1] == 1:
         logits = logits.squeeze(1)
-    if logits.shape != (len(x),):
+    packs = together != 1 and logits.dim() == 1 and len(logits) > 0 and len(x) % len(logits) == 0
+    if logits.shape != (len(x),) and not packs:
         raise ValueError(
             f"the discriminator must give one logit per sample, shape ({len(x)},) or ({len(x)}, 1), "
             f"got {tuple(logits.shape)}"

@@ -1,7 +1,7 @@
 """What two ranks do together, run by ``torchrun`` for tests/test_ranks.py: ``-m tests.ranks FOLDER``.
 
-Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. ``parity`` and ``baselines`` are played by one
-rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
+Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. Both parities and ``baselines`` are played by
+one rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
 """
 
 import faulthandler
@@ -17,12 +17,26 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent
 
-from advrl.agents import AdversarialTrainer, CheckpointError, DivergedError, Every, Interrupted, fit
+from advrl.agents import (
+    DYNAMICS,
+    AdamRule,
+    AdversarialTrainer,
+    CheckpointError,
+    DivergedError,
+    DynamicsTrainer,
+    Every,
+    HistoricalAveraging,
+    HistoryPool,
+    Interrupted,
+    SGDRule,
+    fit,
+    make_dynamics,
+)
 from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
 from advrl.estimators import Draw, MovingAverage, Score, leave_one_out
 from advrl.estimators import Path as PathEstimator
-from advrl.nn import FAMILIES, MLP, Policy
+from advrl.nn import FAMILIES, MLP, MinibatchDiscrimination, Packing, Policy, before_output, spectrally_normalised
 from advrl.objectives import r1
 from advrl.seeding import rng_state, seed_everything
 
@@ -59,6 +73,22 @@ def parity(steps: int = 8) -> dict[str, Tensor]:
     return {f"{i}.{name}": p for i, net in enumerate((*nets, trainer.average)) for name, p in net.state_dict().items()}
 
 
+def dynamics_parity(steps: int = 3) -> dict[str, Tensor]:
+    """The same of every dynamics, whose gradients and products are averaged where the field is taken."""
+    found: dict[str, Tensor] = {}
+    for name in DYNAMICS:
+        seed_everything(0)
+        nets = MLP(3, 2, (6,), "tanh").double(), MLP(2, (), (6,), "tanh").double()
+        dynamics = make_dynamics(name, SGDRule(0.1), AdamRule(0.05, eps=1e-3), unroll_steps=2, lookahead_steps=2)
+        trainer = DynamicsTrainer(*nets, dynamics=dynamics, latent=3, penalties=[(0.5, r1)], discriminator_steps=2)
+        source = torch.Generator().manual_seed(1)
+        for _ in range(steps):
+            real, z = (torch.randn(2 * 8, size, generator=source, dtype=torch.float64) for size in (2, 3))
+            trainer.step(mine(real, 2), mine(z, 2))
+        found |= {f"{name} {i}.{part}": p for i, net in enumerate(nets) for part, p in net.state_dict().items()}
+    return found
+
+
 def baselines() -> dict[str, Tensor]:
     """Gradients of REINFORCE with each baseline, for given draws of 6 z, averaged over the ranks."""
     logits = torch.linspace(-1, 1, 3, dtype=torch.float64).requires_grad_()
@@ -84,21 +114,28 @@ def data() -> Tensor:
 
 
 class Normed(nn.Module):
-    """A discriminator with batch norm and dropout: statistics and random numbers of each rank's own."""
+    """A generator with batch norm and dropout: statistics and random numbers of each rank's own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(9, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 1))
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 9))
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        return logits
+    def forward(self, z: Tensor) -> Tensor:
+        numbers: Tensor = self.net(z)
+        return numbers.unflatten(1, SHAPE)
 
 
 def make_trainer(seed: int = 0) -> AdversarialTrainer:
     seed_everything(seed + 1000 * rank())  # other weights on each rank, until the first tells its own
-    policy = Policy(MLP(4, SHAPE, (8,)), FAMILIES["binomial"], 4)
-    return AdversarialTrainer(policy, Normed(), estimator=Score(3, MovingAverage(0.9)), penalties=[(0.5, r1)])
+    policy = Policy(Normed(), FAMILIES["binomial"], 4)
+    packs = Packing(before_output(MLP((2, 3, 3), (), (8,)), lambda f: MinibatchDiscrimination(f, 3, 2, group=2)), 2)
+    return AdversarialTrainer(
+        policy,
+        spectrally_normalised(packs),
+        estimator=Score(3, MovingAverage(0.9)),
+        penalties=[(0.5, r1)],
+        stabilisers=[HistoricalAveraging(0.1), HistoryPool(6)],
+    )
 
 
 def state(trainer: AdversarialTrainer) -> dict[str, Any]:
@@ -189,7 +226,12 @@ def play_all(folder: Path) -> dict[str, Any]:
         "failures": failures(folder),
     }
     with process_group(CPU):
-        return found | {"parity": parity(), "baselines": baselines(), "seed": rank_seed(5)}
+        return found | {
+            "parity": parity(),
+            "dynamics": dynamics_parity(),
+            "baselines": baselines(),
+            "seed": rank_seed(5),
+        }
 
 
 def lose(folder: Path) -> int:

@@ -65,7 +65,26 @@ from advrl.metrics import (
     step_nll,
 )
 from advrl.nn import FAMILIES, MLP, DCGANDiscriminator, DCGANGenerator, Policy
-from advrl.objectives import GAMES, r1
+from advrl.objectives import (
+    DIVERGENCES,
+    GAMES,
+    VALUE_MATCHING,
+    boundary_weights,
+    calibration,
+    catgan,
+    class_logit,
+    consistency,
+    dragan,
+    effective_sample_size,
+    importance_weights,
+    labelled_loss,
+    make_game,
+    optimal_logit,
+    r1,
+    r2,
+    relativistic_average,
+    smooth_labels,
+)
 from advrl.plots import image_grid
 from advrl.seeding import isolated
 from tests.pairs import PAIRS
@@ -77,7 +96,8 @@ def trainer_for(family: str, estimator: str, device: torch.device | str = "cpu",
     with torch.device(device):
         policy = Policy(MLP(4, (FAMILIES[family].numbers, 8, 8), (8,)), FAMILIES[family], 4)
         discriminator = MLP(SHAPE, (), (8,))
-    return AdversarialTrainer(policy, discriminator, estimator=make_estimator(estimator), **options)
+    made = None if estimator == "auto" else make_estimator(estimator)
+    return AdversarialTrainer(policy, discriminator, estimator=made, **options)
 
 
 @pytest.fixture
@@ -102,10 +122,38 @@ def test_training_makes_nothing_on_the_default_device(family, estimator, tmp_pat
         assert image_grid(again.average.mean(again.average.noise(2)).clamp(-1, 1)).dtype == np.uint8
 
 
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("game", [*GAMES, "began", "bs-gan"])
 @pytest.mark.usefixtures("meta")
 def test_objectives_make_nothing_on_the_default_device(game):
-    trainer_for("binomial", "loo", objective=GAMES[game]).step(torch.zeros(4, *SHAPE, device="cpu"))
+    estimator = "auto" if game == "bs-gan" else "loo"
+    trainer_for("binomial", estimator, objective=make_game(game)).step(torch.zeros(4, *SHAPE, device="cpu"))
+
+
+@pytest.mark.usefixtures("meta")
+def test_objectives_as_functions_make_nothing_on_the_default_device():
+    a, p = torch.randn(4, device="cpu"), torch.full((4,), 0.25, device="cpu")
+    x = torch.randn(4, 2, device="cpu")
+    judge = lambda x: x.sum(1)  # noqa: E731
+    for value in (
+        *(d.between(p, p) for d in DIVERGENCES.values()),
+        *(d.cost(a) for d in DIVERGENCES.values()),
+        *(objective.cost(a) for objective in VALUE_MATCHING.values()),
+        *(optimal_logit(p, p, GAMES[name].objective) for name in ("minimax", "hinge", "ebgan", "f-gan-jeffreys")),
+        *calibration(a, a).values(),
+        smooth_labels(GAMES["minimax"].objective).d_loss(a, a),
+        relativistic_average.d_loss(a, a),
+        relativistic_average.g_loss(a, a),
+        catgan(2).d_loss(x, x),
+        catgan(2).g_loss(x, x),
+        class_logit(x),
+        labelled_loss(x, torch.zeros(4, dtype=torch.int64, device="cpu")),
+        effective_sample_size(importance_weights(x)),
+        boundary_weights(x, x),
+        dragan(judge, x, x),
+        r2(judge, x, x),
+        consistency(torch.tanh)(judge, x, x),
+    ):
+        assert value.device.type == "cpu"
 
 
 def all_on_a_tape(logits: torch.Tensor) -> torch.Tensor:
@@ -208,10 +256,13 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("objective", GAMES)
-@pytest.mark.parametrize(("family", "estimator"), PAIRS)
+@pytest.mark.parametrize(
+    ("family", "estimator", "objective"),
+    [(*pair, "non-saturating") for pair in PAIRS] + [("binomial", "loo", name) for name in GAMES]
+    + [("implicit", "path", "began"), ("binomial", "auto", "bs-gan")],
+)  # fmt: skip
 def test_a_step_reads_no_value_and_copies_none(family, estimator, objective):
-    trainer = trainer_for(family, estimator, objective=GAMES[objective], penalties=[(1.0, r1)])
+    trainer = trainer_for(family, estimator, objective=make_game(objective), penalties=[(1.0, r1)])
     batches, meter = Batches(torch.zeros(20, *SHAPE), 4), Meter()
     with NoWaiting():
         for step in range(2):

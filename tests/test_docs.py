@@ -23,6 +23,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)(?: ([^\n]*))?\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 FEW = ["--steps", "40", "--log-every", "20", "--picture-every", "40", "--checkpoint-every", "40", "--quiet"]
+FEW_OF = {  # of studies, by name
+    "dynamics": ["--tasks", "ring", "--dynamics", "lookahead,unrolled-10", "--steps", "8", "--looks", "8", "--seeds",
+                 "1", "--batch-size", "8"],
+}  # fmt: skip
 OTHERS = {".", "cd", "git", "make", "mkdocs", "pip", "pytest", "python", "tensorboard"}  # programs that are not run
 
 
@@ -63,6 +67,8 @@ def shortened(words: list[str]) -> list[str]:
     arguments = words[1:]
     if arguments[:1] == ["learn"] and "--help" not in arguments:
         return [*arguments, "--agents", "55", "--episodes", "8", "--max-steps", "300"]  # the last word counts
+    if arguments[:1] == ["bench"] and len(arguments) > 1 and "--help" not in arguments:
+        return [*arguments, *FEW_OF.get(arguments[1], [])]
     if arguments[:1] != ["train"] or "--help" in arguments or len(arguments) < 2:
         return arguments
     if "--seeds" in arguments:

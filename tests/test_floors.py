@@ -86,10 +86,12 @@ def complaints(source: str, module: str, is_package: bool = False) -> list[str]:
         where, root = f"{module}, line {line}: ", target.split(".")[0]
         if root in ("envs", "agents"):
             wrong.append(f"{where}import {target} by its installed name, advrl.{target}")
-        elif root == "stable_baselines3" and module != "advrl.agents.sb3":
-            wrong.append(f"{where}stable_baselines3 is for agents/sb3.py alone")
+        elif root in ("stable_baselines3", "sb3_contrib") and not module.startswith("advrl.agents.sb3"):
+            wrong.append(f"{where}{root} is for agents/sb3.py and its parts alone")
         elif not waits and any(target == heavy or target.startswith(heavy + ".") for heavy in HEAVY):
             wrong.append(f"{where}{target} takes long to load: import it inside the function that needs it")
+        elif target.startswith("advrl.agents.sb3") and not (waits or module.startswith("advrl.agents.sb3")):
+            wrong.append(f"{where}{target} loads stable_baselines3: import it inside the function that needs it")
         elif root == "gymnasium" and HEIGHT[own] < GYMNASIUM:
             wrong.append(f"{where}gymnasium is for envs and above")
         elif root == "advrl" and not (waits and own in LAZY):
@@ -135,6 +137,7 @@ def test_imports_go_down_only():
         ("advrl.checks", "from advrl.metrics import frechet_distance"),
         ("advrl.agents.fit", "from agents.meter import Meter"),
         ("advrl.agents.fit", "import stable_baselines3"),
+        ("advrl.agents.fit", "from advrl.agents.sb3_env import SB3VecEnv"),
         ("advrl.agents.fit", "from advrl.recipes import load"),
         ("advrl.recipes.run", "from advrl.cli import main"),
         ("advrl.cli", "def f():\n    import stable_baselines3"),
@@ -157,6 +160,8 @@ def test_a_wrong_import_is_found(module, source):
         ("advrl.estimators.score", "from advrl import checks, __version__\nfrom .base import Draw\nimport torch"),
         ("advrl.estimators.relaxed", "from advrl.distributions import Binomial"),
         ("advrl.agents.sb3", "import stable_baselines3, gymnasium\nfrom advrl.envs import x"),
+        ("advrl.agents.sb3_env", "import stable_baselines3\nfrom advrl.agents.sb3_reward import DiscriminatorReward"),
+        ("advrl.recipes.run", "def f():\n    from advrl.agents.sb3 import SB3VecEnv"),
         ("advrl.envs.sequence", "import gymnasium"),
         ("advrl.plots.style", "def f():\n    import matplotlib.style"),
         ("advrl.plots.style", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),

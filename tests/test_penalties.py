@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from advrl.objectives import gradient_penalty, r1
+from advrl.objectives import clip_weights, consistency, dragan, gradient_penalty, r1, r2
 
 
 def test_r1_of_a_linear_and_a_quadratic_discriminator(device):
@@ -48,12 +48,12 @@ def test_gradient_penalty_takes_the_first_of_several_fakes():
 
 def test_a_flat_discriminator_gives_finite_gradients():
     weight = torch.zeros(3, requires_grad=True)
-    for penalty in (r1, gradient_penalty):
+    for penalty in (r1, r2, gradient_penalty, dragan):
         value = penalty(lambda x: x @ weight, torch.randn(4, 3), torch.randn(4, 3)).mean()
         assert torch.isfinite(torch.autograd.grad(value, weight)[0]).all()
 
 
-@pytest.mark.parametrize("penalty", [r1, gradient_penalty])
+@pytest.mark.parametrize("penalty", [r1, r2, gradient_penalty, dragan, consistency(torch.tanh)])
 def test_double_backward_is_right(penalty):
     """In every parameter of a smooth network of images, against finite differences."""
     torch.manual_seed(0)
@@ -67,3 +67,44 @@ def test_double_backward_is_right(penalty):
 
     assert value(first, last).shape == (3,)
     assert torch.autograd.gradcheck(value, (first, last))
+
+
+def test_r2_is_r1_at_the_fakes(device):
+    torch.manual_seed(0)
+    real, fake = torch.randn(4, 2, 3, device=device), torch.randn(5, 4, 2, 3, device=device)
+    judge = lambda x: x.pow(3).sum((1, 2))  # noqa: E731
+    torch.testing.assert_close(r2(judge, real, fake[0]), r1(judge, fake[0], real))
+    torch.testing.assert_close(r2(judge, real, fake), r2(judge, real, fake[0]))  # of several to each, the first
+    with pytest.raises(ValueError, match=r"\(4, 2, 3\) and \(3, 2, 3\)"):
+        r2(judge, real, fake[0, :3])
+
+
+def test_dragan_looks_beside_the_real_samples():
+    """|2 x| tells where: at x + d, d uniform between 0 and half the batch's standard deviation."""
+    torch.manual_seed(0)
+    real = torch.cat([torch.full((500, 1), 1.0), torch.full((500, 1), 3.0)])
+    norm = 1 + dragan(lambda x: x.square().sum(1), real, real).sqrt()  # |2 (x + d)| > 1 here
+    share = (norm / 2 - real[:, 0]) / (0.5 * real.std())
+    assert share.min() >= -1e-5
+    assert share.max() <= 1 + 1e-5
+    assert abs(share.mean() - 0.5) < 5 / (12 * 1000) ** 0.5  # five standard errors of a uniform's mean
+    w = torch.tensor([3.0, 0.0, 4.0])
+    torch.testing.assert_close(dragan(lambda x: x @ w, torch.randn(4, 3), torch.zeros(4, 3)), torch.full((4,), 16.0))
+
+
+def test_consistency_is_the_squared_change_of_the_logit():
+    x = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+    penalty = consistency(lambda x: x.flip(1) + 1)
+    assert penalty.__name__ == "consistency"
+    w = torch.tensor([1.0, 10.0])
+    assert penalty(lambda x: x @ w, x, x).tolist() == [(23 - 21) ** 2, (0 + 40 - -7) ** 2]
+    assert consistency(lambda x: x)(lambda x: x @ w, x, x).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"keep the shape \(2, 2\), got \(2, 1\)"):
+        consistency(lambda x: x[:, :1])(lambda x: x @ w, x, x)
+
+
+def test_weights_are_clipped_in_place():
+    weights = [torch.tensor([-3.0, 0.005, 3.0], requires_grad=True), torch.tensor([[0.5]], requires_grad=True)]
+    clip_weights(weights, 0.01)
+    assert weights[0].tolist() == pytest.approx([-0.01, 0.005, 0.01])
+    assert weights[1].tolist() == [[pytest.approx(0.01)]]

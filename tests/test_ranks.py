@@ -81,6 +81,16 @@ def test_two_ranks_on_half_batches_are_one_on_the_joined_batch(played):
     assert same(played[1][0]["parity"], played[1][1]["parity"])
 
 
+def test_two_ranks_are_one_in_every_dynamics(played):
+    """Products with the game's Jacobian and unrolled steps included; Adam's eps of 1e-3 keeps rounding small."""
+    one = ranks.dynamics_parity()
+    for found in played[1]:
+        assert found["dynamics"].keys() == one.keys()
+        for name, value in one.items():
+            assert (value - found["dynamics"][name]).abs().max() < 1e-11, name
+    assert same(played[1][0]["dynamics"], played[1][1]["dynamics"])
+
+
 def test_the_comparison_sees_a_rank_that_keeps_its_gradients_to_itself(monkeypatch):
     one = tensors(ranks.parity())
     monkeypatch.setattr(ranks, "mine", lambda x, parts: x.unflatten(0, (parts, 2, -1))[:, 0].flatten(0, 1))
@@ -97,11 +107,14 @@ def test_baselines_are_of_all_ranks(played):
 def test_ranks_share_weights_and_batches_but_no_noise(played):
     zero, one = (found["resumed"] for found in played[1])
     ours, theirs = (found["straight"]["trainer"] for found in (zero, one))
-    for name in ("generator", "average", "g_opt", "d_opt", "estimator.baseline"):
+    for name in ("discriminator", "g_opt", "d_opt", "estimator.baseline", "stabiliser.historical-averaging"):
         assert same(ours[name], theirs[name]), name
-    weights = [k for k in ours["discriminator"] if "running" not in k]
-    assert all(torch.equal(ours["discriminator"][k], theirs["discriminator"][k]) for k in weights)
-    assert not torch.equal(ours["discriminator"]["net.2.running_mean"], theirs["discriminator"]["net.2.running_mean"])
+    for name in ("generator", "average"):
+        weights = [k for k in ours[name] if "running" not in k]
+        assert all(torch.equal(ours[name][k], theirs[name][k]) for k in weights)
+        assert not torch.equal(ours[name]["net.net.1.running_mean"], theirs[name]["net.net.1.running_mean"])
+    pools = [state["stabiliser.history-pool"] for state in (ours, theirs)]
+    assert pools[0]["count"] == pools[1]["count"] == 6 and not torch.equal(pools[0]["held"], pools[1]["held"])
     assert not any(torch.equal(a, b) for a, b in zip(zero["noise"], one["noise"], strict=True))
     assert len(zero["noise"]) == 20 and zero["noise"][0].shape == (4, 4)
 

@@ -9,6 +9,7 @@ from advrl.lab.moments import Moments
 from advrl.lab.probe import GradientProbe
 from advrl.lab.problem import Known, Problem
 from advrl.lab.sequence import RewardToGo, Sequence
+from advrl.lab.spectrum import SpectrumProbe, spectrum_plot
 from advrl.lab.table import Row, Table
 
 PROBLEMS: dict[str, type[Known]] = {
@@ -45,6 +46,7 @@ __all__ = [
     "RewardToGo",
     "Row",
     "Sequence",
+    "SpectrumProbe",
     "Table",
     "Tucker",
     "bias_variance_plot",
@@ -52,5 +54,6 @@ __all__ = [
     "histogram_plot",
     "probe_plot",
     "save_figures",
+    "spectrum_plot",
     "variance_plot",
 ]

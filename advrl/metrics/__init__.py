@@ -3,11 +3,13 @@
 from advrl.metrics.alarms import Alarm, duplicate_alarm, entropy_alarm, floor_alarm
 from advrl.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
 from advrl.metrics.classes import class_shares, confident_share
+from advrl.metrics.correlation import intra_batch_correlation
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
+from advrl.metrics.rotation import rotation_index
 from advrl.metrics.seeds import SeedSummary, interquartile_mean, paired_summary, seed_summary
 from advrl.metrics.tradeoff import Tradeoff, diversity_at, mean_diversity, shared_quality, tradeoff_gap
 
@@ -27,6 +29,7 @@ __all__ = [
     "floor_alarm",
     "frechet_distance",
     "interquartile_mean",
+    "intra_batch_correlation",
     "kl",
     "mean_diversity",
     "mean_estimate",
@@ -38,6 +41,7 @@ __all__ = [
     "oracle_scores",
     "paired_summary",
     "precision_recall",
+    "rotation_index",
     "seed_summary",
     "self_bleu",
     "sentence_bleu",

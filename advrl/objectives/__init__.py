@@ -1,34 +1,114 @@
 """What the two players pay: costs of the discriminator's logit, and penalties on its slope."""
 
-from advrl.objectives.games import GAMES, Game
-from advrl.objectives.objective import (
-    Objective,
-    from_cost,
+from advrl.objectives.boundary import boundary_weights, effective_sample_size, importance_weights
+from advrl.objectives.coupled import (
+    CoupledGame,
+    catgan,
+    class_logit,
+    entropy,
+    entropy_of_mean,
+    labelled_loss,
+    relativistic_average,
+)
+from advrl.objectives.divergences import (
+    DIVERGENCES,
+    GRADIENT_MATCHING,
+    VALUE_MATCHING,
+    FDivergence,
+    Variational,
+    f_gan,
+    value_matching,
+)
+from advrl.objectives.energy import BEGAN, ebgan
+from advrl.objectives.facts import FACTS, Facts, facts_table
+from advrl.objectives.games import GAMES, NAMES, Game, make_game
+from advrl.objectives.imitation import airl, fairl, gail, gail_log_d
+from advrl.objectives.logits import (
+    boundary_seeking,
+    hellinger,
     hinge,
+    jeffreys,
     least_squares,
+    least_squares_pearson,
+    least_squares_targets,
     maximum_likelihood,
     minimax,
+    neyman,
     non_saturating,
+    pearson,
+    relativistic,
     reverse_kl,
-    safe_exp,
+    total_variation,
     wasserstein,
 )
-from advrl.objectives.penalties import Penalty, gradient_penalty, r1
+from advrl.objectives.objective import Objective, Paired, Separable, cross_entropy, from_cost, log_ratio, safe_exp
+from advrl.objectives.optimal import calibration, is_log_ratio, optimal_logit
+from advrl.objectives.penalties import Penalty, clip_weights, consistency, dragan, gradient_penalty, r1, r2
+from advrl.objectives.smoothing import smooth_labels
 
 __all__ = [
+    "BEGAN",
+    "DIVERGENCES",
+    "FACTS",
     "GAMES",
+    "GRADIENT_MATCHING",
+    "NAMES",
+    "VALUE_MATCHING",
+    "CoupledGame",
+    "FDivergence",
+    "Facts",
     "Game",
     "Objective",
+    "Paired",
     "Penalty",
+    "Separable",
+    "Variational",
+    "airl",
+    "boundary_seeking",
+    "boundary_weights",
+    "calibration",
+    "catgan",
+    "class_logit",
+    "clip_weights",
+    "consistency",
+    "cross_entropy",
+    "dragan",
+    "ebgan",
+    "effective_sample_size",
+    "entropy",
+    "entropy_of_mean",
+    "f_gan",
+    "facts_table",
+    "fairl",
     "from_cost",
+    "gail",
+    "gail_log_d",
     "gradient_penalty",
+    "hellinger",
     "hinge",
+    "importance_weights",
+    "is_log_ratio",
+    "jeffreys",
+    "labelled_loss",
     "least_squares",
+    "least_squares_pearson",
+    "least_squares_targets",
+    "log_ratio",
+    "make_game",
     "maximum_likelihood",
     "minimax",
+    "neyman",
     "non_saturating",
+    "optimal_logit",
+    "pearson",
     "r1",
+    "r2",
+    "relativistic",
+    "relativistic_average",
     "reverse_kl",
     "safe_exp",
+    "smooth_labels",
+    "total_variation",
+    "value_matching",
     "wasserstein",
 ]

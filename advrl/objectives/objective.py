@@ -13,19 +13,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import softplus
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A game on discriminator logits.
+    """A game on discriminator logits in which every sample has a cost, and so a reward, of its own.
 
     Both functions work entry by entry, so the caller picks the reduction. ``d_loss`` broadcasts one batch of real
     logits (B,) against several of fake ones (S, B): the mean of the result is the mean over reals plus that over fakes.
 
     Args:
         name: for tables and messages.
-        d_loss: (real (B,), fake (B,) or (S, B)) logits to the discriminator's loss, of the fake's shape.
+        d_loss: (real (B,), fake (B,) or (S, B)) logits to the discriminator's loss, of the fake's shape; mostly a
+            :class:`Separable`.
         cost: (fake, real=None) logits to what the generator minimises, of the fake's shape.
         needs_real: whether ``cost`` compares each fake with the real beside it.
         high_is_real: false for energies, where a high value means fake.
@@ -45,31 +46,54 @@ class Objective:
         return -self.cost(fake, real)
 
 
-def _pairs(real: Tensor, fake: Tensor) -> None:
+@dataclass(frozen=True)
+class Separable:
+    """A discriminator's loss that judges each sample by itself: l_real(a) of a real one, l_fake(a) of a fake one.
+
+    Called as ``d_loss(real, fake)`` it pairs the two. Batches of unequal size have no pairs, but each part has a mean:
+    ``loss.real(a).mean() + loss.fake(b).mean()``.
+
+    Args:
+        real, fake: logits to losses, entry by entry.
+        best: (p, q) probabilities of the same outcome, real and fake, to the output that minimises
+            p l_real(a) + q l_fake(a); ``None`` where there is no such output without a bound on the discriminator.
+            p and q need not sum to 1, nor be normalised.
+    """
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    best: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
+        """l_real + l_fake of each pair, of the fake's shape (B,) or (S, B)."""
+        check_pairs(real, fake)
+        return self.real(real) + self.fake(fake)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A discriminator's loss that judges a fake beside a real sample: ``loss(a_fake - a_real)``.
+
+    Args:
+        loss: differences to losses, entry by entry.
+        best: as of :class:`Separable`, up to a constant.
+    """
+
+    loss: Callable[[Tensor], Tensor]
+    best: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The loss of each pair, of the fake's shape (B,) or (S, B)."""
+        check_pairs(real, fake)
+        return self.loss(fake - real)
+
+
+def check_pairs(real: Tensor, fake: Tensor) -> None:
+    """Raise a ``ValueError`` unless real logits (B,) pair up with fake ones (B,) or (S, B)."""
     if real.dim() != 1 or fake.dim() == 0 or fake.shape[-1] != real.shape[0]:
         raise ValueError(
             f"need real logits (B,) and fake logits (B,) or (S, B), got {tuple(real.shape)} and {tuple(fake.shape)}"
         )
-
-
-def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
-    _pairs(real, fake)
-    return softplus(-real) + softplus(fake)  # -log D(x) - log(1 - D(G(z)))
-
-
-def _least_squares(real: Tensor, fake: Tensor) -> Tensor:
-    _pairs(real, fake)
-    return 0.5 * (real - 1) ** 2 + 0.5 * fake**2
-
-
-def _hinge(real: Tensor, fake: Tensor) -> Tensor:
-    _pairs(real, fake)
-    return relu(1 - real) + relu(1 + fake)
-
-
-def _difference(real: Tensor, fake: Tensor) -> Tensor:
-    _pairs(real, fake)
-    return fake - real
 
 
 def safe_exp(a: Tensor) -> Tensor:
@@ -82,38 +106,13 @@ def safe_exp(a: Tensor) -> Tensor:
     return torch.where(a > cap, power.detach() * (1 + a - cap), power)
 
 
-minimax = Objective("minimax", _cross_entropy, lambda fake, real=None: -softplus(fake))
-r"""Goodfellow et al. (2014), eq. 1: c = log(1 - D) = -softplus(a), c' = -D, flat where the discriminator wins.
+def log_ratio(p: Tensor, q: Tensor) -> Tensor:
+    """log p - log q: the best logit against cross-entropy, infinite where only one of them is 0."""
+    return p.log() - q.log()
 
-With D optimal its expected gradient is that of 2 JS(p_data, p_G).
-"""
 
-non_saturating = Objective("non-saturating", _cross_entropy, lambda fake, real=None: softplus(-fake))
-r"""Goodfellow et al. (2014), section 3: c = -log D = softplus(-a), c' = -(1 - D), steep where the discriminator wins.
-
-With D optimal its expected gradient is that of KL(p_G || p_data) - 2 JS(p_data, p_G).
-"""
-
-maximum_likelihood = Objective("maximum-likelihood", _cross_entropy, lambda fake, real=None: -safe_exp(fake))
-r"""Goodfellow (2014), "On distinguishability criteria", and his 2016 tutorial, section 3.2.4: c = -e^a.
-
-With D optimal its expected gradient is that of KL(p_data || p_G). A few samples carry all the weight.
-"""
-
-reverse_kl = Objective("reverse-kl", _cross_entropy, lambda fake, real=None: -fake)
-r"""c = -a, linear both ways: minus the reward of AIRL, Fu, Luo & Levine (2018).
-
-With D optimal its expected gradient is that of KL(p_G || p_data).
-"""
-
-least_squares = Objective("least-squares", _least_squares, lambda fake, real=None: 0.5 * (fake - 1) ** 2)
-r"""Mao et al. (2017), eq. 9, targets 0 and 1: c = (a - 1)^2 / 2. Not decreasing above a = 1: too good costs too."""
-
-hinge = Objective("hinge", _hinge, lambda fake, real=None: -fake)
-r"""Lim & Ye (2017); Miyato et al. (2018), eq. 16 and 17: c = -a against a discriminator that stops at margins of 1."""
-
-wasserstein = Objective("wasserstein", _difference, lambda fake, real=None: -fake)
-r"""Arjovsky, Chintala & Bottou (2017): c = -a. Needs a discriminator of bounded slope, see ``gradient_penalty``."""
+cross_entropy = Separable(lambda a: softplus(-a), softplus, log_ratio)
+"""-log D(x) - log(1 - D(G(z))), finite for any logit: Goodfellow et al. (2014), eq. 1. Its best logit is log p/q."""
 
 
 def from_cost(cost: Callable[[Tensor], Tensor], name: str = "custom") -> Objective:
@@ -134,4 +133,4 @@ def from_cost(cost: Callable[[Tensor], Tensor], name: str = "custom") -> Objecti
             raise ValueError(f"{name} must map logits (batch,) to costs (batch,), but {tuple(fake.shape)} gave {got}")
         return value
 
-    return Objective(name, _cross_entropy, checked)
+    return Objective(name, cross_entropy, checked)

@@ -4,7 +4,9 @@ Nothing here touches matplotlib's global state: figures are drawn without pyplot
 and matplotlib is imported only when something is drawn. Every file is written atomically.
 """
 
+from advrl.plots.costs import cost_plot
 from advrl.plots.curves import curves, progress_plot
+from advrl.plots.dynamics import columns_plot, occupancy_plot, outcome_plot
 from advrl.plots.grids import DIRECTIONS, action_map, occupancy_map, q_triangles, value_map
 from advrl.plots.images import image_grid, sample_sheet, save_png
 from advrl.plots.points import Frame, evolution_plot, frame_plot, points_plot, read_frames, save_frame
@@ -23,12 +25,16 @@ __all__ = [
     "animate_values",
     "bounds_plot",
     "class_share_plot",
+    "columns_plot",
+    "cost_plot",
     "curves",
     "evolution_plot",
     "frame_plot",
     "gambler_plot",
     "image_grid",
     "occupancy_map",
+    "occupancy_plot",
+    "outcome_plot",
     "points_plot",
     "progress_plot",
     "q_triangles",

@@ -9,17 +9,19 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.forward import Precision
 from advrl.checks import choice, integer, number
 from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
-from advrl.objectives import GAMES
+from advrl.objectives import make_game
 from advrl.plots import image_grid, save_png
+from advrl.recipes.stabilising import check_stabilisers
 
 BaselineName = Literal["none", "constant", "moving-average", "loo"]
 
 RESUMABLE = ("steps", "out", "device", "compile", "resume", "log_every", "checkpoint_every", "picture_every", "quiet",
-             "probe_gradients", "probe_every")  # fmt: skip
+             "probe_gradients", "probe_spectrum", "probe_every")  # fmt: skip
 """What may differ from the saved configuration when a run is resumed."""
 
 
@@ -35,8 +37,11 @@ class AdversarialConfig:
     st-gumbel, gumbel-rao, reinmax, rebar, relax, muprop, arm, disarm, enumerate, rao-blackwell, unordered-set, or
     FILE.py:NAME."""
     objective: str = "non-saturating"
-    """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, least-squares, hinge,
-    wasserstein-gp, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    """Losses of the two players: minimax, non-saturating, maximum-likelihood, reverse-kl, jeffreys, pearson, neyman,
+    hellinger, total-variation, least-squares, least-squares-pearson, hinge, wasserstein-clip, wasserstein-gp,
+    relativistic, r3gan, boundary-seeking, gail, gail-log-d, airl, fairl, f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys,
+    f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation, f-gan-jensen-shannon, ebgan, began, bs-gan,
+    relativistic-average, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
     samples: int | None = None
     """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
     disarm)."""
@@ -56,12 +61,42 @@ class AdversarialConfig:
     """Discriminator updates per step, each on a batch of its own."""
     generator_steps: int = 1
     """Generator updates per step."""
+    dynamics: str = "alternating"
+    """How the two players move: alternating, simultaneous, ttur, extragradient, past-extragradient, optimistic,
+    unrolled, unrolled-first-order, consensus, symplectic, competitive, lookahead, negative-momentum, averaging."""
+    unroll_steps: int = 5
+    """Discriminator steps that the generator sees ahead, in unrolled and unrolled-first-order."""
+    lookahead_steps: int = 5
+    """Steps between two returns, in lookahead."""
+    adjustment: float = 1.0
+    """Weight of what is added to the gradient, in consensus and symplectic."""
     lr_generator: float = 2e-3
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 2e-3
     """The same for the discriminator."""
     r1: float = 4.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
+    packing: int = 1
+    """Samples that the discriminator judges together, side by side (PacGAN); score functions are paid per pack."""
+    minibatch_features: int = 0
+    """Kernels of minibatch discrimination in front of the discriminator's last layer; 0 turns it off."""
+    minibatch_stddev: bool = False
+    """Show the discriminator's last layer the standard deviation within a group of samples."""
+    minibatch_group: int = 8
+    """Samples (or packs) that see each other in the two above; score functions are paid per group."""
+    spectral_norm: bool = False
+    """Divide every weight of the discriminator by its largest singular value."""
+    feature_matching: bool = False
+    """The generator matches the mean of what goes into the discriminator's last layer instead of its objective."""
+    historical_averaging: float = 0.0
+    """Weight of both players' squared distance from the mean of their past; 0 turns it off."""
+    history_pool: int = 0
+    """Past fakes that are kept, of which half of the discriminator's fakes are drawn; 0 turns it off."""
+    augment: str = ""
+    """Differentiable augmentation of all images that the discriminator sees: colour, shift, cutout, with commas
+    between."""
+    joint_batches: bool = False
+    """Show the discriminator real samples and fakes in one batch, which matters to batch norm alone."""
     ema: float = 0.9995
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
     seed: int = 0
@@ -91,6 +126,8 @@ class AdversarialConfig:
     probe_gradients: str = ""
     """Estimators, with commas between, whose bias, variance and cosine are measured at the run's own parameters on the
     way; the run itself stays the same."""
+    probe_spectrum: bool = False
+    """Look for the outer eigenvalues of the game's Jacobian on the way, and whether the steps are too large for it."""
     probe_every: int = 200
     """Steps between two such measurements."""
     quiet: bool = False
@@ -106,20 +143,26 @@ class AdversarialConfig:
         if ":" not in self.estimator:
             choice("estimator", self.estimator, ["auto", *ESTIMATORS], hint=", or FILE.py:NAME")
         if ":" not in self.objective:
-            choice("objective", self.objective, GAMES, hint=", or FILE.py:NAME")
+            make_game(self.objective, hint=", or FILE.py:NAME")
+        choice("dynamics", self.dynamics, DYNAMICS)
+        if self.dynamics != "alternating" and (self.compile or self.precision != "fp32"):
+            raise ValueError(f"--compile and --precision bf16 need --dynamics alternating, got {self.dynamics}")
         if self.baseline is not None:
             choice("baseline", self.baseline, BASELINES)
         if self.samples is not None:
             integer("--samples", self.samples)
         choice("precision", self.precision, get_args(Precision))
         for name in ("latent", "width", "batch_size", "steps", "discriminator_steps", "generator_steps", "seeds",
-                     "log_every", "checkpoint_every", "picture_every", "probe_every"):  # fmt: skip
+                     "unroll_steps", "lookahead_steps", "log_every", "checkpoint_every", "picture_every",
+                     "probe_every"):  # fmt: skip
             integer(flag(name), getattr(self, name))
         for name in probed(self):
             choice("estimator", name, ESTIMATORS)
+        check_stabilisers(self)
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
+        number("--adjustment", self.adjustment, 0.0)
         if number("--ema", self.ema, 0.0) >= 1.0:
             raise ValueError(f"--ema must be below 1, got {self.ema}")
         if not 0 <= self.seed <= 2**32 - self.seeds:

@@ -13,6 +13,7 @@ from advrl.nn import MLP, Policy
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import ImageParts, image_parts
 from advrl.recipes.parts import make_policy
+from advrl.recipes.stabilising import packed
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,5 @@ class Digits(AdversarialConfig):
     def build(self, device: torch.device) -> ImageParts:
         """All parts of the run."""
         data = self.load_data()
-        discriminator = MLP(data.shape, (), (self.width, self.width))
+        discriminator = MLP(packed(self, data.shape), (), (self.width, self.width))
         return image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)

@@ -20,6 +20,7 @@ from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_fra
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import evaluating
 from advrl.recipes.parts import make_trainer
+from advrl.recipes.stabilising import augmentations, packed
 from advrl.seeding import isolated
 
 PICTURED = 2_000  # samples in a picture
@@ -86,6 +87,8 @@ class MixtureConfig(AdversarialConfig):
         integer("--octaves", self.octaves, 0)
         number("--instance-noise", self.instance_noise, 0.0)
         number("--noise-until", self.noise_until, 0.0, 1.0, exclusive=True)
+        if augmentations(self):
+            raise ValueError(f"--augment {self.augment} moves and recolours images, and {self.name} draws points")
         self.mixture()
 
     def policy_for(self, shape: tuple[int, ...]) -> Policy:
@@ -96,7 +99,7 @@ class MixtureConfig(AdversarialConfig):
 
     def discriminator_for(self, mixture: Mixture) -> nn.Module:
         """A perceptron on Fourier features: points (B, E) to logits (B,)."""
-        features = FourierFeatures(*mixture.shape, self.octaves, mixture.scale)
+        features = FourierFeatures(packed(self, mixture.shape)[0], self.octaves, mixture.scale)
         return nn.Sequential(features, MLP(features.out_features, (), (self.width, self.width)))
 
     def build(self, device: torch.device) -> MixtureParts:
@@ -220,5 +223,5 @@ class MixtureParts:
         with evaluating(policy), torch.no_grad():
             samples = policy.sample(PICTURED)
             places = torch.cartesian_prod(axis, axis).to(samples)
-            surface = self.trainer.discriminator(places).sigmoid().reshape(RESOLUTION, RESOLUTION).T
+            surface = self.trainer.judge(places).sigmoid().reshape(RESOLUTION, RESOLUTION).T
         return Frame(step, samples.cpu().numpy(), surface.cpu().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from advrl.agents.adversarial import AdversarialTrainer
-from advrl.estimators import Estimator, fitting, make_estimator
-from advrl.lab import GradientProbe
-from advrl.nn import FAMILIES, Policy
-from advrl.objectives import GAMES, Game, Objective, from_cost, r1
-from advrl.recipes.config import AdversarialConfig, probed
+from advrl.agents.coupled import CoupledTrainer
+from advrl.agents.dynamics import make_dynamics
+from advrl.agents.dynamics_first import Dynamics
+from advrl.agents.dynamics_rules import AdamRule
+from advrl.agents.dynamics_trainer import DynamicsTrainer
+from advrl.estimators import Estimator, Score, fitting, make_estimator
+from advrl.lab import GradientProbe, SpectrumProbe
+from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
+from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1
+from advrl.objectives import make_game as named_game
+from advrl.recipes.config import AdversarialConfig, flag, probed
+from advrl.recipes.stabilising import STABILISERS, stabilised, stabilisers
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated
 
@@ -39,16 +46,16 @@ def make_policy(config: AdversarialConfig, net: Callable[[int], nn.Module]) -> P
     return Policy(net(family.numbers), family, config.latent)
 
 
-def make_game(config: AdversarialConfig) -> Game:
+def make_game(config: AdversarialConfig) -> Game | CoupledGame:
     """The configured objective with its penalties.
 
     Raises:
         ValueError, TypeError: if a user's file gives something that is no objective.
     """
-    if config.objective in GAMES:
-        return GAMES[config.objective]
+    if ":" not in config.objective:
+        return named_game(config.objective)
     given = load_object(config.objective)
-    if isinstance(given, Game):
+    if isinstance(given, (Game, CoupledGame)):
         return given
     objective = given if isinstance(given, Objective) else None
     if objective is None:
@@ -73,23 +80,42 @@ def estimator_name(config: AdversarialConfig, policy: Policy) -> str:
         return fitting(policy.distribution(torch.zeros_like(policy.noise(2))))
 
 
-def make_configured_estimator(config: AdversarialConfig, policy: Policy, objective: Objective) -> Estimator:
+def make_configured_estimator(config: AdversarialConfig, policy: Policy, game: Game | CoupledGame) -> Estimator:
     """The configured estimator; the constant baseline is the cost at D = 1/2.
 
     Raises:
         ValueError, TypeError: if it does not fit the other options, or a user's file gives no estimator.
     """
     name = estimator_name(config, policy)
+    if isinstance(game, Game) and game.advantage is not None:
+        if config.estimator != "auto" or config.baseline is not None or name == "path":
+            raise ValueError(
+                f"--objective {config.objective} weighs the samples of each z of a discrete policy, and is an "
+                "estimator by itself: leave --estimator and --baseline alone, or use --objective boundary-seeking"
+            )
+        return Score(8 if config.samples is None else config.samples, advantage=game.advantage)
     if ":" in name:
         given = load_object(name)
         if not isinstance(given, Estimator):
             raise TypeError(f"{name} must be an instance of advrl.estimators.Estimator, got {type(given).__name__}")
         return given
-    undecided = torch.zeros(1, device="cpu")
-    constant = objective.cost(undecided, undecided) if objective.needs_real else objective.cost(undecided)
+    undecided, constant = torch.zeros(1, device="cpu"), 0.0
+    if isinstance(game, Game):
+        cost = game.objective.cost
+        constant = (cost(undecided, undecided) if game.objective.needs_real else cost(undecided)).item()
     return make_estimator(
-        name, n=config.samples, temperature=config.temperature, baseline=config.baseline, constant=constant.item()
+        name, n=config.samples, temperature=config.temperature, baseline=config.baseline, constant=constant
     )
+
+
+def make_energy(config: AdversarialConfig, policy: Policy) -> nn.Module:
+    """An autoencoder of two hidden layers around a narrow one: what an energy game needs for a discriminator."""
+    with isolated(0), torch.no_grad():
+        shape = policy.sample(2).shape[1:]
+    narrow = max(1, min(config.width // 8, shape.numel() // 2))  # or it could pass everything on as it is
+    net = MLP(shape, shape, (config.width, narrow, config.width))
+    device = next(policy.parameters()).device
+    return ReconstructionEnergy(net, power=1 if config.objective == "began" else 2).to(device)
 
 
 def make_trainer(
@@ -101,23 +127,78 @@ def make_trainer(
 ) -> AdversarialTrainer:
     """The configured trainer; every mismatch between the options is found here, before the first step."""
     game = make_game(config)
-    return AdversarialTrainer(
+    estimator = make_configured_estimator(config, policy, game)
+    if game is named_game("total-variation") and estimator.needs_gradient:
+        raise ValueError(
+            "--objective total-variation pays by steps, whose gradient through a sample is 0: "
+            "use a discrete policy with --estimator loo"
+        )
+    slopes, every = [(config.r1 / 2, r1)] if config.r1 else [], R1_EVERY
+    make: Callable[..., AdversarialTrainer] = AdversarialTrainer
+    if isinstance(game, CoupledGame):
+        make = CoupledTrainer
+        if probed(config):
+            raise ValueError(f"--probe-gradients needs a cost of each sample, and {game.name} couples the batch")
+    elif game.penalties:
+        every = 1
+        if r1 in [penalty for _, penalty in game.penalties]:  # it has slopes of its own, with gamma 1
+            game = replace(game, penalties=tuple((config.r1 * weight, penalty) for weight, penalty in game.penalties))
+            slopes = []
+    if isinstance(game, Game) and not game.objective.high_is_real:
+        discriminator = make_energy(config, policy)
+    shared: dict[str, Any] = {
+        "estimator": estimator,
+        "objective": game,
+        "penalties": slopes,
+        "penalty_every": every,
+        "schedule": LinearDecay(config.steps),
+        "instance_noise": instance_noise,
+        "discriminator_steps": config.discriminator_steps,
+        "generator_steps": config.generator_steps,
+        "ema": config.ema,
+    }
+    if config.dynamics != "alternating":
+        _refuse_beside_dynamics(config, game)
+        return DynamicsTrainer(policy, discriminator, dynamics=configured_dynamics(config), **shared)
+    return make(
         policy,
-        discriminator,
-        estimator=make_configured_estimator(config, policy, game.objective),
-        objective=game,
-        penalties=[(config.r1 / 2, r1)] if config.r1 else [],
-        penalty_every=1 if game.penalties else R1_EVERY,
+        stabilised(config, discriminator),
+        stabilisers=stabilisers(config),
+        separate_batches=not config.joint_batches,
         lr_generator=config.lr_generator,
         lr_discriminator=config.lr_discriminator,
-        schedule=LinearDecay(config.steps),
-        instance_noise=instance_noise,
-        discriminator_steps=config.discriminator_steps,
-        generator_steps=config.generator_steps,
-        ema=config.ema,
         precision=config.precision,
         compile=config.compile,
+        **shared,
     )
+
+
+def _refuse_beside_dynamics(config: AdversarialConfig, game: Game | CoupledGame) -> None:
+    """What belongs to the alternating step alone."""
+    beside = f"--dynamics {config.dynamics} moves both players by their losses alone"
+    if isinstance(game, CoupledGame) or game.clip is not None or game.controller is not None:
+        raise ValueError(f"{beside}: --objective {config.objective} needs --dynamics alternating")
+    changed = [name for name in STABILISERS if getattr(config, name) != getattr(AdversarialConfig, name)]
+    if changed:
+        raise ValueError(f"{beside}: {flag(changed[0])} needs --dynamics alternating")
+
+
+def configured_dynamics(config: AdversarialConfig) -> Dynamics:
+    """The configured dynamics, by Adam with the trainer's own numbers; the discriminator begins."""
+    return make_dynamics(
+        config.dynamics,
+        AdamRule(config.lr_generator),
+        AdamRule(config.lr_discriminator),
+        unroll_steps=config.unroll_steps,
+        lookahead_steps=config.lookahead_steps,
+        adjustment=config.adjustment,
+        first="y",
+    )
+
+
+def spectrum_probe(config: AdversarialConfig, parts: Any, folder: Path) -> SpectrumProbe | None:
+    """What ``--probe-spectrum`` asks for."""
+    return SpectrumProbe(parts.trainer, parts.shown, folder) if config.probe_spectrum else None
 
 
 def gradient_probe(config: AdversarialConfig, parts: Any, folder: Path) -> GradientProbe | None:

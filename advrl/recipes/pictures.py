@@ -88,7 +88,7 @@ class Images(AdversarialConfig):
                 f"give --batch-size {number} or less"
             )
         # No batch norm, whose statistics would couple the samples that the R1 penalty takes one by one.
-        discriminator = DCGANDiscriminator(data.shape[0], data.shape[1], self.width, batch_norm=False)
+        discriminator = DCGANDiscriminator(self.packing * data.shape[0], data.shape[1], self.width, batch_norm=False)
         parts = image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)
         if isinstance(source, ImageData):
             return parts

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import advrl
 from advrl.agents.checkpoint import CheckpointError, load_checkpoint
+from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
@@ -29,13 +30,15 @@ from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
-from advrl.lab import GradientProbe, probe_plot
+from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, save_figure
 from advrl.recipes.config import differences, from_dict, probed, to_dict
-from advrl.recipes.parts import gradient_probe
+from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
+
+Probes = list[GradientProbe | SpectrumProbe]
 
 
 class RunError(ValueError):
@@ -132,7 +135,7 @@ def _train(config: Any, device: torch.device, command: Sequence[str], say: Calla
     if config.deterministic:
         be_deterministic()
     try:
-        parts, probe = _build(config, device, folder)
+        parts, probes = _build(config, device, folder)
     except BaseException:
         if rank() == 0:
             with suppress(OSError):  # nothing is in it, unless an earlier run is
@@ -141,7 +144,7 @@ def _train(config: Any, device: torch.device, command: Sequence[str], say: Calla
     first(partial(_begin, folder, config, device, parts.data.shape, command))
     say(_announcement(config, parts, device, folder))
     try:
-        say(_run(folder, config, parts, probe))
+        say(_run(folder, config, parts, probes))
     except (CheckpointError, PictureError):  # a picture is decoded in mid-run, and may be damaged
         raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
@@ -149,28 +152,30 @@ def _train(config: Any, device: torch.device, command: Sequence[str], say: Calla
     return folder
 
 
-def _build(config: Any, device: torch.device, folder: Path) -> tuple[Any, GradientProbe | None]:
-    """The parts, and on rank 0 the probe; there first, for what it leaves in the cache, as the judge's classifier."""
+def _build(config: Any, device: torch.device, folder: Path) -> tuple[Any, Probes]:
+    """The parts, and on rank 0 the probes; there first, for what it leaves in the cache, as the judge's classifier."""
     built: list[Any] = []
 
     def build() -> None:
         seed_everything(config.seed)
         parts = config.build(device)
-        built.extend((parts, gradient_probe(config, parts, folder) if rank() == 0 else None))
+        made = (probe(config, parts, folder) for probe in (gradient_probe, spectrum_probe)) if rank() == 0 else ()
+        built.extend((parts, [probe for probe in made if probe is not None]))
 
     first(build)
     if rank():
         build()
-    parts, probe = built
-    return parts, probe
+    parts, probes = built
+    return parts, probes
 
 
-def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> str:
+def _run(folder: Path, config: Any, parts: Any, probes: Probes) -> str:
     """Train on all ranks; judge and draw on one; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
     callbacks = parts.callbacks(folder, config.picture_every)
-    if probed(config):  # on all ranks, which have to agree on what is due; rank 0 alone calls it
-        callbacks = [*callbacks, Every(config.probe_every, _nothing if probe is None else probe)]
+    wanted = bool(probed(config)) + config.probe_spectrum  # on all ranks, which have to agree on what is due
+    calls: list[Any] = [*probes] if rank() == 0 else [_nothing] * wanted  # rank 0 alone calls it
+    callbacks = [*callbacks, *(Every(config.probe_every, call) for call in calls)]
     fit(
         parts.trainer,
         parts.real,
@@ -186,12 +191,10 @@ def _run(folder: Path, config: Any, parts: Any, probe: GradientProbe | None) -> 
         progress=not config.quiet,
     )
     seconds, cpu_seconds = time.perf_counter() - started, sum(everyones(time.process_time() - cpu))
-    return first(partial(_report, folder, config, parts, probe, seconds, cpu_seconds))
+    return first(partial(_report, folder, config, parts, probes, seconds, cpu_seconds))
 
 
-def _report(
-    folder: Path, config: Any, parts: Any, probe: GradientProbe | None, seconds: float, cpu_seconds: float
-) -> str:
+def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: float, cpu_seconds: float) -> str:
     """Judge and draw what was trained."""
     run = load(folder, device=str(parts.trainer.device))
     write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
@@ -199,9 +202,9 @@ def _report(
     measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds}
     write_atomically(folder / "evaluation.json", json.dumps(measured, indent=2).encode())
     progress_plot(folder)
-    if probe is not None:
+    for probe in probes:
         probe.close()
-        probe_plot(folder)
+        (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
@@ -353,9 +356,15 @@ def _announcement(config: Any, parts: Any, device: torch.device, folder: Path) -
         f"gradient   {trainer.estimator}\n"
         f"objective  {config.objective}; discriminator updates a step: {config.discriminator_steps}, "
         f"generator updates: {config.generator_steps}\n"
-        f"{_ranks(config, trainer)}"
+        f"{_moves(config)}{_ranks(config, trainer)}"
         f"{'resuming' if config.resume else 'writing'}    {folder}, on {device}\n"
     )
+
+
+def _moves(config: Any) -> str:
+    """How the players move, if not as usual."""
+    usual = config.dynamics == "alternating"
+    return "" if usual else f"dynamics   {config.dynamics}: {DYNAMICS[config.dynamics].summary}\n"
 
 
 def _ranks(config: Any, trainer: Any) -> str:
@@ -378,7 +387,11 @@ def _written(folder: Path, pictured: str) -> str:
     lines += [
         f"  {folder / 'plots'}/  {', '.join(path.name for path in sorted((folder / 'plots').glob('*.png')))}",
         f"  {folder / 'metrics.csv'}, {folder / 'tensorboard'}/, {folder / 'evaluation.json'}",
-        *[f"  {folder / 'probe.csv'}, {folder / 'plots' / 'probe.png'}"] * (folder / "probe.csv").exists(),
+        *[
+            f"  {folder / f'{name}.csv'}, {folder / 'plots' / f'{name}.png'}"
+            for name in ("probe", "spectrum")
+            if (folder / f"{name}.csv").exists()
+        ],
         f"  {folder / 'generator.safetensors'}, {folder / 'checkpoint.pt'}",
         "Next:",
         f"  advrl sample {folder} -n 64",

@@ -11,19 +11,12 @@ the value that REINFORCE estimates by sampling. Shapes: K outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from advrl.checks import same_shape
-from advrl.objectives import Objective, hinge, least_squares, minimax
-
-_BEST: dict[object, Callable[[Tensor, Tensor], Tensor]] = {
-    minimax.d_loss: lambda p, q: p.log() - q.log(),
-    least_squares.d_loss: lambda p, q: p / (p + q),
-    hinge.d_loss: lambda p, q: (p - q).sign(),
-}
+from advrl.objectives import Objective, minimax
+from advrl.objectives import optimal_logit as best_logit
 
 
 def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
@@ -39,19 +32,14 @@ def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
 def optimal_logit(p: Tensor, q: Tensor, objective: Objective = minimax) -> Tensor:
     """(K,) the best discriminator's output: it minimises sum_x p(x) l_real(a(x)) + q(x) l_fake(a(x)).
 
-    log p - log q for cross-entropy (infinite where only one of them draws x); p / (p + q) for least squares; the sign
-    of p - q for the hinge. 0 where neither ever draws x.
+    As :func:`advrl.objectives.optimal_logit`, of probabilities that are checked.
 
     Raises:
         ValueError: unless p and q (K,) are probabilities; for objectives without a best discriminator, as the
             Wasserstein's is without a bound on its slope.
     """
     _check(p, q)
-    if objective.d_loss not in _BEST:
-        raise ValueError(
-            f"{objective.name} has no best discriminator in closed form: give the logits of the one that you mean"
-        )
-    return torch.where(p + q > 0, _BEST[objective.d_loss](p, q), 0.0)
+    return best_logit(p, q, objective)
 
 
 def discriminator_loss(p: Tensor, q: Tensor, logit: Tensor, objective: Objective = minimax) -> Tensor:
