@@ -1,5 +1,6 @@
 """Networks, and the policies that are put on them."""
 
+from advrl.nn.attention import TransformerDiscriminator, TransformerPolicy
 from advrl.nn.coupling import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, coupled_samples
 from advrl.nn.energy import ReconstructionEnergy
 from advrl.nn.families import FAMILIES, Family
@@ -32,6 +33,8 @@ __all__ = [
     "Referenced",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "TransformerDiscriminator",
+    "TransformerPolicy",
     "VirtualBatchNorm",
     "before_output",
     "coupled_samples",

@@ -18,7 +18,9 @@ SEQGAN_FILTERS = (
 )
 
 
-class _Embedded(nn.Module):
+class EmbeddedDiscriminator(nn.Module):
+    """The embedding of ids and of relaxed rows that discriminators of sequences share."""
+
     def __init__(self, vocab_size: int, embedding: int, eos: bool) -> None:
         super().__init__()
         self.outcomes = integer("vocab_size", vocab_size) + bool(eos)
@@ -33,8 +35,12 @@ class _Embedded(nn.Module):
             raise ValueError(f"relaxed sequences must be (n, T, {self.outcomes}), got shape {tuple(x.shape)}")
         return x @ self.embedding.weight[: self.outcomes]
 
+    def mask(self, x: Tensor) -> Tensor:
+        """(n, T) True on the steps of ids (n, T) or relaxed rows (n, T, K), False on the padding."""
+        return x.detach().sum(-1) > 0 if x.is_floating_point() else x < self.outcomes
 
-class CNNDiscriminator(_Embedded):
+
+class CNNDiscriminator(EmbeddedDiscriminator):
     """The SeqGAN discriminator: windows of several widths, maximum over time, one highway layer. Yu et al. (2017).
 
     Args:
@@ -80,7 +86,7 @@ class CNNDiscriminator(_Embedded):
         return logits
 
 
-class RecurrentDiscriminator(_Embedded):
+class RecurrentDiscriminator(EmbeddedDiscriminator):
     """An LSTM with one logit per prefix, for a reward at every step: de Masson d'Autume et al. (2019), ScratchGAN.
 
     Args:
@@ -101,7 +107,7 @@ class RecurrentDiscriminator(_Embedded):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, T), that at t of the prefix x_1 ... x_t; 0 on the padding."""
-        mask = x.sum(-1) > 0 if x.is_floating_point() else x < self.outcomes
+        mask = self.mask(x)
         hidden, _ = self.rnn(self.dropout(self.embed(x)))
         logits = self.out(hidden).squeeze(-1)
         return torch.where(mask, logits, torch.zeros_like(logits))
