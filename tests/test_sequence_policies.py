@@ -4,10 +4,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from advrl.data import HMMOracle, LSTMOracle
+from advrl.data import GrammarOracle, HMMOracle, LSTMOracle
 from advrl.distributions import Sequence, relaxed_rsample, sample_categorical
-from advrl.estimators import Score, leave_one_out
-from advrl.estimators.sequences import reward_to_go
+from advrl.estimators import GumbelSoftmax, Path, Score, StraightThrough, leave_one_out, optimal_baseline
 from advrl.nn import (
     CNNDiscriminator,
     GRUPolicy,
@@ -114,31 +113,86 @@ def test_extreme_logits(dtype, device):
 
 
 @pytest.mark.parametrize("eos", EOS)
-@pytest.mark.parametrize("estimator", [Score(2), Score(2, leave_one_out)], ids=["score", "loo"])
-def test_mean_gradient_is_exact(eos, estimator):
+@pytest.mark.parametrize("steps", [False, True], ids=["whole", "steps"])
+@pytest.mark.parametrize("estimator", [Score(2), Score(3, leave_one_out)], ids=["score", "loo"])
+def test_mean_gradient_is_exact(eos, steps, estimator):
     policy = policy_of(GRUPolicy, eos)
     law = policy.distribution()
     support, weight = law.enumerate_support(), policy.out.bias
     table = torch.randn(7, 4, dtype=torch.float64)
 
     def step_costs(x):
-        return table[x, torch.arange(4)] * law.mask(x)
+        return table[x, torch.arange(4)]  # not 0 on the padding, where costs must not count
 
-    (exact,) = torch.autograd.grad((law.log_prob(support).exp() * step_costs(support).sum(-1)).sum(), weight)
-    draws = []
-    for _ in range(300):
-        draw = estimator.draw(law)
-        (gradient,) = torch.autograd.grad(estimator.surrogate(draw, lambda x: step_costs(x).sum(-1)).mean(), weight)
-        draws.append(gradient)
+    def cost(x):
+        return step_costs(x) if steps else (step_costs(x) * law.mask(x)).sum(-1)
+
+    exact_mean = (law.log_prob(support).exp() * (step_costs(support) * law.mask(support)).sum(-1)).sum()
+    (exact,) = torch.autograd.grad(exact_mean, weight)
+    values, draws = [], []
+    for _ in range(250):
+        value = estimator(law, cost)
+        values.append(value.detach())
+        draws.append(torch.autograd.grad(value, weight)[0])
     assert_unbiased(torch.stack(draws), exact)
-    steps = []
-    for _ in range(300):
-        x = law.sample((4,))
-        to_go = reward_to_go(step_costs(x), law.mask(x).double())
-        other = (to_go.sum(0) - to_go) / 3
-        surrogate = (law.log_probs(x) * (to_go - other)).sum(-1).mean()
-        steps.append(torch.autograd.grad(surrogate, weight)[0])
-    assert_unbiased(torch.stack(steps), exact)
+    assert_unbiased(torch.stack(values)[:, None], exact_mean.detach()[None])
+
+
+@pytest.mark.parametrize("eos", EOS)
+def test_step_costs_give_less_variance(eos):
+    """What was paid before a step is noise to it: with costs of the first step alone, the last scores must be still."""
+    law = policy_of(GRUPolicy, eos).distribution()
+    first = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+
+    def spread(cost):
+        torch.manual_seed(0)
+        rows = [torch.autograd.grad(Score(2)(law, cost), law.policy.out.bias)[0] for _ in range(60)]
+        return torch.stack(rows).var(0).sum()
+
+    assert spread(lambda x: x * first) < 0.7 * spread(lambda x: (x * first).sum(-1))
+
+
+def test_sequence_costs_of_other_shapes_and_baselines():
+    law = policy_of(GRUPolicy, False).distribution()
+    with pytest.raises(ValueError, match="cost must map"):
+        Score(2)(law, lambda x: x[..., :2].double())
+    with pytest.raises(ValueError, match="no optimal baseline"):
+        Score(2, optimal_baseline)(law, lambda x: x.double())
+    with pytest.raises(ValueError, match="st treats"):
+        StraightThrough(2).draw(law)
+    with pytest.raises(ValueError, match="path needs"):
+        Path(2).draw(law)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("cls", POLICIES)
+def test_gumbel_softmax_of_a_sequence(cls, eos, hard):
+    """A context (2, 3) gives batch shape (2,); the gradient is that of the same noise by finite differences."""
+    policy = policy_of(cls, eos, context=3)
+    law = policy.distribution(torch.randn(2, 3, dtype=torch.float64))
+    table = torch.randn(4, law.outcomes, dtype=torch.float64)
+    estimator = GumbelSoftmax(3, 0.8, hard)
+
+    def estimate():
+        torch.manual_seed(5)
+        draw = estimator.draw(law)
+        assert draw.x.shape == (3, 2, 4, law.outcomes)
+        return estimator.surrogate(draw, lambda x: (x * table).sum((-2, -1))).mean()
+
+    (gradient,) = torch.autograd.grad(estimate(), policy.out.bias)
+    if hard:
+        assert gradient.abs().sum() > 0
+        return
+    step = 1e-6
+    for k in range(3):
+        with torch.no_grad():
+            policy.out.bias[k] += step
+            above = estimate()
+            policy.out.bias[k] -= 2 * step
+            below = estimate()
+            policy.out.bias[k] += step
+        assert abs((above - below) / (2 * step) - gradient[k]) < 1e-6
 
 
 def test_bad_input():
@@ -168,6 +222,35 @@ def test_oracle_seeded_and_hmm():
     assert_unbiased((index[:, None] == torch.arange(81)).double()[:, probs > 1e-3], probs[probs > 1e-3])
 
 
+def test_grammar():
+    oracle = GrammarOracle(5)
+    vocab = oracle.vocab_size
+    prefixes = [torch.cartesian_prod(*[torch.arange(vocab)] * k).reshape(-1, k) for k in range(1, 6)]
+    tails = [torch.tensor([vocab] + [vocab + 1] * 4)[: 5 - k].expand(len(p), -1) for k, p in enumerate(prefixes, 1)]
+    support = torch.cat([torch.cat(pair, 1) for pair in zip(prefixes, tails, strict=True)])
+    probs = oracle.log_prob(support).exp()
+    assert int((probs > 0).sum()) == 1 + 4 + 4**2  # x, x o x, x o x o x
+    torch.testing.assert_close(probs.sum(), torch.ones((), dtype=torch.float64))
+    # S -> x with 1/2; S -> S R with 1/2; one derivation of x o x, two of x o x o x
+    torch.testing.assert_close(probs[0], torch.tensor(0.5 / (0.5 + 0.125 + 2 * 0.5**5), dtype=torch.float64))
+    torch.manual_seed(0)
+    found = (oracle.sample(4_000)[:, None] == support[probs > 0]).all(-1)
+    assert found.any(-1).all()
+    assert_unbiased(found.double(), probs[probs > 0])
+    spaced = torch.tensor([[0, 1, vocab + 1, vocab + 1, vocab + 1], [vocab, 6, 6, 6, 6], [0, vocab, 0, 0, 0]])
+    assert (oracle.log_prob(spaced) == -torch.inf).all()
+    assert oracle.decode(support[:1]) == ["x"]
+    x = torch.cat([support[:1], support[probs > 0][1:2]])
+    value, _ = oracle.nll(x)
+    torch.testing.assert_close(value, float(-oracle.log_prob(x).sum() / (2 + 4)))  # ends are tokens
+    with pytest.raises(ValueError, match="ids must lie"):
+        oracle.log_prob(torch.full((1, 5), 9))
+    with pytest.raises(ValueError, match="a rule has"):
+        GrammarOracle(5, {"S": {"S Q": 1.0}})
+    with pytest.raises(ValueError, match="no sentence"):
+        GrammarOracle(5, {"S": {"S S": 1.0}})
+
+
 def test_published_oracle(data_dir):
     path = data_dir / "seqgan_oracle.npz"
     if not path.exists():
@@ -184,14 +267,18 @@ def test_published_oracle(data_dir):
 
 
 @pytest.mark.parametrize("eos", EOS)
-@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator])
+@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator, TransformerDiscriminator])
 def test_discriminators(cls, eos, device):
     law = policy_of(GRUPolicy, eos, device).distribution()
     x = law.sample((20,))
-    sizes = {"filters": ((1, 3), (2, 4), (9, 2))} if cls is CNNDiscriminator else {"hidden": 8}
-    critic = cls(5, **({"length": 4} if cls is CNNDiscriminator else {}), **sizes, eos=eos).double().to(device).eval()
+    arguments = {
+        CNNDiscriminator: {"length": 4, "filters": ((1, 3), (2, 4), (9, 2))},
+        RecurrentDiscriminator: {"hidden": 8},
+        TransformerDiscriminator: {"length": 4, "hidden": 8},
+    }
+    critic = cls(5, **arguments[cls], eos=eos).double().to(device).eval()
     logits = critic(x)
-    assert logits.shape == ((20,) if cls is CNNDiscriminator else (20, 4))
+    assert logits.shape == ((20, 4) if cls is RecurrentDiscriminator else (20,))
     torch.testing.assert_close(critic(law.one_hot(x).double()), logits)  # ids and one-hot rows are the same sequences
     if cls is RecurrentDiscriminator:
         assert (logits[~law.mask(x)] == 0).all()

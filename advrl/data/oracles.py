@@ -7,7 +7,6 @@ Shapes: n sequences, T steps, V tokens, S hidden states.
 
 from __future__ import annotations
 
-import math
 import pathlib
 from abc import ABC, abstractmethod
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from advrl.checks import integer, number
 from advrl.distributions.categorical import sample_categorical
+from advrl.metrics.likelihood import nll
 from advrl.nn.sequences import LSTMPolicy
 from advrl.seeding import isolated
 
@@ -26,6 +26,7 @@ class Oracle(ABC):
 
     vocab_size: int
     length: int
+    eos: bool = False
 
     @abstractmethod
     def sample(self, n: int) -> Tensor:
@@ -36,15 +37,25 @@ class Oracle(ABC):
         """log p(x), (n,), of ids (n, T)."""
 
     def nll(self, x: Tensor) -> tuple[float, float]:
-        """The mean of -log p(x) / T in nats per token over ids (n, T), and its standard error.
+        """-log p(x) in nats per token, its end counted, over ids (n, T), and the standard error.
 
         Raises:
             ValueError: for fewer than two sequences, which have no spread.
         """
-        if len(x) < 2:
-            raise ValueError(f"a standard error needs at least 2 sequences, got {len(x)}")
-        values = -self.log_prob(x).double() / self.length
-        return float(values.mean()), float(values.std() / math.sqrt(len(x)))
+        found = nll(self.log_prob(x), self.counts(x))
+        return found.value, found.error
+
+    def counts(self, x: Tensor) -> Tensor:
+        """(n,) how many tokens each sequence has, its end among them."""
+        return (x <= self.vocab_size - (not self.eos)).sum(-1)
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ``ValueError`` if x is not (n, T) integers of ids, an end and padding among them if there are any."""
+        most = self.vocab_size + 1 if self.eos else self.vocab_size - 1
+        if x.dim() != 2 or x.shape[1] != self.length or x.is_floating_point():
+            raise ValueError(f"sequences must be (n, {self.length}) ids, got shape {tuple(x.shape)} of {x.dtype}")
+        if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= most:
+            raise ValueError(f"ids must lie in [0, {most}], got {int(x.min())} to {int(x.max())}")
 
 
 class LSTMOracle(Oracle):
@@ -136,8 +147,7 @@ class HMMOracle(Oracle):
         return torch.stack(tokens, -1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.length:
-            raise ValueError(f"sequences must be (n, {self.length}) ids, got shape {tuple(x.shape)}")
+        self.check(x)
         forward = self.initial + self.emission.T[x[:, 0]]
         for t in range(1, self.length):
             forward = (forward.unsqueeze(-1) + self.transition).logsumexp(1) + self.emission.T[x[:, t]]
