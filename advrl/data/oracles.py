@@ -16,6 +16,7 @@ from torch import Tensor
 
 from advrl.checks import integer, number
 from advrl.distributions.categorical import sample_categorical
+from advrl.distributions.sequence import Sequence
 from advrl.metrics.likelihood import nll
 from advrl.nn.sequences import LSTMPolicy
 from advrl.seeding import isolated
@@ -65,11 +66,20 @@ class LSTMOracle(Oracle):
         vocab_size, length, hidden: V, T, and the units of the cell and of the embedding.
         seed: of the weights, which are N(0, std^2).
         std: of the weights.
+        temperature: of its softmax; other than 1 it is the same model, sampled wrongly.
     """
 
     def __init__(
-        self, vocab_size: int = 5000, length: int = 20, hidden: int = 32, *, seed: int = 0, std: float = 1.0
+        self,
+        vocab_size: int = 5000,
+        length: int = 20,
+        hidden: int = 32,
+        *,
+        seed: int = 0,
+        std: float = 1.0,
+        temperature: float = 1.0,
     ) -> None:
+        self.temperature = number("temperature", temperature, 0.0, exclusive=True)
         number("std", std, 0.0, exclusive=True)
         self.vocab_size, self.length = integer("vocab_size", vocab_size), integer("length", length)
         with isolated(integer("seed", seed, 0)):
@@ -79,7 +89,7 @@ class LSTMOracle(Oracle):
             dict(self.policy.named_parameters())["rnn.bias_hh_l0"].zero_()  # one bias a gate, as published
 
     @classmethod
-    def from_npz(cls, path: str | pathlib.Path, length: int = 20) -> LSTMOracle:
+    def from_npz(cls, path: str | pathlib.Path, length: int = 20, *, temperature: float = 1.0) -> LSTMOracle:
         """The oracle whose arrays ``emb``, ``W_k``, ``U_k``, ``b_k`` (k = i, f, o, c), ``W_out``, ``b_out`` are stored.
 
         Raises:
@@ -92,7 +102,7 @@ class LSTMOracle(Oracle):
         if missing:
             raise ValueError(f"{path} lacks the arrays {', '.join(missing)}: it is no oracle")
         vocab, hidden = arrays["emb"].shape
-        oracle = cls(vocab, length, hidden)
+        oracle = cls(vocab, length, hidden, temperature=temperature)
         weights = dict(oracle.policy.named_parameters())
         stack = {part: torch.cat([arrays[f"{part}_{gate}"] for gate in "ifco"], -1) for part in "WUb"}  # torch's order
         pairs = [
@@ -109,13 +119,17 @@ class LSTMOracle(Oracle):
             mine.copy_(theirs)
         return oracle
 
+    @property
+    def law(self) -> Sequence:
+        """The oracle as a distribution."""
+        return self.policy.distribution(temperature=self.temperature)
+
     def sample(self, n: int) -> Tensor:
-        return self.policy.distribution().sample((n,))
+        return self.law.sample((n,))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        law = self.policy.distribution()
-        return torch.cat([law.log_prob(part) for part in x.split(256)])  # (n, T, V) logits are large
+        return torch.cat([self.law.log_prob(part) for part in x.split(256)])  # (n, T, V) logits are large
 
 
 class HMMOracle(Oracle):

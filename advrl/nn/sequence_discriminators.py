@@ -63,7 +63,7 @@ class CNNDiscriminator(EmbeddedDiscriminator):
         dropout: float = 0.25,
     ) -> None:
         super().__init__(vocab_size, embedding, eos)
-        self.length = integer("length", length)
+        self.length, self.eos = integer("length", length), bool(eos)
         number("dropout", dropout, 0.0, 1.0)
         kept = [(width, count) for width, count in filters if width <= length]
         if not kept:
@@ -79,11 +79,17 @@ class CNNDiscriminator(EmbeddedDiscriminator):
         if x.dim() < 2 or x.shape[1] != self.length:
             raise ValueError(f"sequences must have length {self.length}, got shape {tuple(x.shape)}")
         vectors = self.embed(x).transpose(1, 2)
-        found = torch.cat([convolution(vectors).amax(-1).relu() for convolution in self.convolutions], -1)
+        found = torch.cat([self._most(convolution(vectors), x).relu() for convolution in self.convolutions], -1)
         gate = self.gate(found).sigmoid()
         features = gate * self.carry(found).relu() + (1 - gate) * found
         logits: Tensor = self.out(self.dropout(features)).squeeze(-1)
         return logits
+
+    def _most(self, windows: Tensor, x: Tensor) -> Tensor:
+        """The maximum (n, C) over windows (n, C, places), of those that begin within the sequence."""
+        if self.eos:
+            windows = windows.masked_fill(~self.mask(x)[:, None, : windows.shape[-1]], -torch.inf)
+        return windows.amax(-1)
 
 
 class RecurrentDiscriminator(EmbeddedDiscriminator):
