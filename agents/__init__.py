@@ -28,6 +28,7 @@ else:
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.report import Report
+    from advrl.agents.sequence_rollouts import rollout_values
     from advrl.agents.stabiliser import Stabiliser
     from advrl.agents.stabiliser_augment import AUGMENTATIONS, Augmentation
     from advrl.agents.stabiliser_features import FeatureMatching
@@ -108,6 +109,7 @@ else:
         "q_lambda",
         "q_learning",
         "reinforce",
+        "rollout_values",
         "sarsa",
         "sarsa_lambda",
         "save_checkpoint",

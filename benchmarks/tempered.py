@@ -42,12 +42,12 @@ def main() -> None:
     counts = torch.bincount(train.flatten(), minlength=vocab) + 0.1  # so that no token is impossible
     logits = (counts / counts.sum()).log()
 
-    def perfect(temperature: float) -> tuple[Tensor, ...]:
+    def perfect(temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         model = LSTMOracle.from_npz(options.oracle, LENGTH, temperature=temperature)
         samples = model.sample(options.samples)
         return model.log_prob(samples), oracle.log_prob(samples), model.log_prob(held_out)
 
-    def unigram(temperature: float) -> tuple[Tensor, ...]:
+    def unigram(temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         log_probs = (logits / temperature).log_softmax(-1)
         tokens = torch.multinomial(log_probs.exp(), options.samples * LENGTH, replacement=True)
         samples = tokens.view(-1, LENGTH)

@@ -15,9 +15,10 @@ from advrl.nn import (
     TransformerDiscriminator,
     TransformerPolicy,
 )
+from advrl.nn.sequences import WritingPolicy
 from tests.statistics import assert_unbiased
 
-POLICIES = [GRUPolicy, LSTMPolicy, TransformerPolicy]
+POLICIES: list[type[WritingPolicy]] = [GRUPolicy, LSTMPolicy, TransformerPolicy]
 EOS = [False, True]
 
 

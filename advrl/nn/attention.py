@@ -37,8 +37,8 @@ class _Layer(nn.Module):
         if past is not None:
             key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
         mask = None if seen is None else seen[:, None, None, :]
-        parts = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        found = scaled_dot_product_attention(*parts, attn_mask=mask, is_causal=causal)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        found = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         x = x + self.dropout(self.merge(found.transpose(1, 2).flatten(-2)))
         return x + self.dropout(self.mlp(self.between(x))), key, value
 
