@@ -32,6 +32,7 @@ else:
     from advrl.agents.ppo import ActorCriticTrainer, PPOTrainer
     from advrl.agents.report import Report
     from advrl.agents.rollout import Episodes, Player, Turns, actor_for, pay, play
+    from advrl.agents.sequence_rollouts import rollout_values
     from advrl.agents.stabiliser import Stabiliser
     from advrl.agents.stabiliser_augment import AUGMENTATIONS, Augmentation
     from advrl.agents.stabiliser_features import FeatureMatching
@@ -125,6 +126,7 @@ else:
         "q_lambda",
         "q_learning",
         "reinforce",
+        "rollout_values",
         "sarsa",
         "sarsa_lambda",
         "save_checkpoint",

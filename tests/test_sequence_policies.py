@@ -4,14 +4,21 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from advrl.data import HMMOracle, LSTMOracle
+from advrl.data import GrammarOracle, HMMOracle, LSTMOracle
 from advrl.distributions import Sequence, relaxed_rsample, sample_categorical
-from advrl.estimators import Score, leave_one_out
-from advrl.estimators.sequences import reward_to_go
-from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator
+from advrl.estimators import GumbelSoftmax, Path, Score, StraightThrough, leave_one_out, optimal_baseline
+from advrl.nn import (
+    CNNDiscriminator,
+    GRUPolicy,
+    LSTMPolicy,
+    RecurrentDiscriminator,
+    TransformerDiscriminator,
+    TransformerPolicy,
+)
+from advrl.nn.sequences import WritingPolicy
 from tests.statistics import assert_unbiased
 
-POLICIES = [GRUPolicy, LSTMPolicy]
+POLICIES: list[type[WritingPolicy]] = [GRUPolicy, LSTMPolicy, TransformerPolicy]
 EOS = [False, True]
 
 
@@ -47,8 +54,8 @@ def test_cached_steps_equal_one_pass(cls, eos, layers, device):
         logits, state = policy.step(tokens, state)
         tokens = x[:, t]
         chosen.append(logits.log_softmax(-1).gather(-1, tokens.clamp(max=policy.outcomes - 1)[:, None])[:, 0])
-    torch.testing.assert_close(torch.stack(chosen, -1) * law.mask(x), law.log_probs(x), atol=1e-6, rtol=0)
-    assert all(part.shape == (6, layers, 8) for part in state)
+    torch.testing.assert_close(torch.stack(chosen, -1) * law.mask(x), law.log_probs(x), atol=1e-12, rtol=0)
+    assert all(part.shape[0] == 6 for part in state)
 
 
 @pytest.mark.parametrize("eos", EOS)
@@ -107,31 +114,86 @@ def test_extreme_logits(dtype, device):
 
 
 @pytest.mark.parametrize("eos", EOS)
-@pytest.mark.parametrize("estimator", [Score(2), Score(2, leave_one_out)], ids=["score", "loo"])
-def test_mean_gradient_is_exact(eos, estimator):
+@pytest.mark.parametrize("steps", [False, True], ids=["whole", "steps"])
+@pytest.mark.parametrize("estimator", [Score(2), Score(3, leave_one_out)], ids=["score", "loo"])
+def test_mean_gradient_is_exact(eos, steps, estimator):
     policy = policy_of(GRUPolicy, eos)
     law = policy.distribution()
     support, weight = law.enumerate_support(), policy.out.bias
     table = torch.randn(7, 4, dtype=torch.float64)
 
     def step_costs(x):
-        return table[x, torch.arange(4)] * law.mask(x)
+        return table[x, torch.arange(4)]  # not 0 on the padding, where costs must not count
 
-    (exact,) = torch.autograd.grad((law.log_prob(support).exp() * step_costs(support).sum(-1)).sum(), weight)
-    draws = []
-    for _ in range(300):
-        draw = estimator.draw(law)
-        (gradient,) = torch.autograd.grad(estimator.surrogate(draw, lambda x: step_costs(x).sum(-1)).mean(), weight)
-        draws.append(gradient)
+    def cost(x):
+        return step_costs(x) if steps else (step_costs(x) * law.mask(x)).sum(-1)
+
+    exact_mean = (law.log_prob(support).exp() * (step_costs(support) * law.mask(support)).sum(-1)).sum()
+    (exact,) = torch.autograd.grad(exact_mean, weight)
+    values, draws = [], []
+    for _ in range(250):
+        value = estimator(law, cost)
+        values.append(value.detach())
+        draws.append(torch.autograd.grad(value, weight)[0])
     assert_unbiased(torch.stack(draws), exact)
-    steps = []
-    for _ in range(300):
-        x = law.sample((4,))
-        to_go = reward_to_go(step_costs(x), law.mask(x).double())
-        other = (to_go.sum(0) - to_go) / 3
-        surrogate = (law.log_probs(x) * (to_go - other)).sum(-1).mean()
-        steps.append(torch.autograd.grad(surrogate, weight)[0])
-    assert_unbiased(torch.stack(steps), exact)
+    assert_unbiased(torch.stack(values)[:, None], exact_mean.detach()[None])
+
+
+@pytest.mark.parametrize("eos", EOS)
+def test_step_costs_give_less_variance(eos):
+    """What was paid before a step is noise to it: with costs of the first step alone, the last scores must be still."""
+    law = policy_of(GRUPolicy, eos).distribution()
+    first = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+
+    def spread(cost):
+        torch.manual_seed(0)
+        rows = [torch.autograd.grad(Score(2)(law, cost), law.policy.out.bias)[0] for _ in range(60)]
+        return torch.stack(rows).var(0).sum()
+
+    assert spread(lambda x: x * first) < 0.7 * spread(lambda x: (x * first).sum(-1))
+
+
+def test_sequence_costs_of_other_shapes_and_baselines():
+    law = policy_of(GRUPolicy, False).distribution()
+    with pytest.raises(ValueError, match="cost must map"):
+        Score(2)(law, lambda x: x[..., :2].double())
+    with pytest.raises(ValueError, match="no optimal baseline"):
+        Score(2, optimal_baseline)(law, lambda x: x.double())
+    with pytest.raises(ValueError, match="st treats"):
+        StraightThrough(2).draw(law)
+    with pytest.raises(ValueError, match="path needs"):
+        Path(2).draw(law)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("cls", POLICIES)
+def test_gumbel_softmax_of_a_sequence(cls, eos, hard):
+    """A context (2, 3) gives batch shape (2,); the gradient is that of the same noise by finite differences."""
+    policy = policy_of(cls, eos, context=3)
+    law = policy.distribution(torch.randn(2, 3, dtype=torch.float64))
+    table = torch.randn(4, law.outcomes, dtype=torch.float64)
+    estimator = GumbelSoftmax(3, 0.8, hard)
+
+    def estimate():
+        torch.manual_seed(5)
+        draw = estimator.draw(law)
+        assert draw.x.shape == (3, 2, 4, law.outcomes)
+        return estimator.surrogate(draw, lambda x: (x * table).sum((-2, -1))).mean()
+
+    (gradient,) = torch.autograd.grad(estimate(), policy.out.bias)
+    if hard:
+        assert gradient.abs().sum() > 0
+        return
+    step = 1e-6
+    for k in range(3):
+        with torch.no_grad():
+            policy.out.bias[k] += step
+            above = estimate()
+            policy.out.bias[k] -= 2 * step
+            below = estimate()
+            policy.out.bias[k] += step
+        assert abs((above - below) / (2 * step) - gradient[k]) < 1e-6
 
 
 def test_bad_input():
@@ -161,30 +223,101 @@ def test_oracle_seeded_and_hmm():
     assert_unbiased((index[:, None] == torch.arange(81)).double()[:, probs > 1e-3], probs[probs > 1e-3])
 
 
+def test_grammar():
+    oracle = GrammarOracle(5)
+    vocab = oracle.vocab_size
+    prefixes = [torch.cartesian_prod(*[torch.arange(vocab)] * k).reshape(-1, k) for k in range(1, 6)]
+    tails = [torch.tensor([vocab] + [vocab + 1] * 4)[: 5 - k].expand(len(p), -1) for k, p in enumerate(prefixes, 1)]
+    support = torch.cat([torch.cat(pair, 1) for pair in zip(prefixes, tails, strict=True)])
+    probs = oracle.log_prob(support).exp()
+    assert int((probs > 0).sum()) == 1 + 4 + 4**2  # x, x o x, x o x o x
+    torch.testing.assert_close(probs.sum(), torch.ones((), dtype=torch.float64))
+    # S -> x with 1/2; S -> S R with 1/2; one derivation of x o x, two of x o x o x
+    torch.testing.assert_close(probs[0], torch.tensor(0.5 / (0.5 + 0.125 + 2 * 0.5**5), dtype=torch.float64))
+    torch.manual_seed(0)
+    found = (oracle.sample(4_000)[:, None] == support[probs > 0]).all(-1)
+    assert found.any(-1).all()
+    assert_unbiased(found.double(), probs[probs > 0])
+    spaced = torch.tensor([[0, 1, vocab + 1, vocab + 1, vocab + 1], [vocab, 6, 6, 6, 6], [0, vocab, 0, 0, 0]])
+    assert (oracle.log_prob(spaced) == -torch.inf).all()
+    assert oracle.decode(support[:1]) == ["x"]
+    x = torch.cat([support[:1], support[probs > 0][1:2]])
+    value, _ = oracle.nll(x)
+    torch.testing.assert_close(value, float(-oracle.log_prob(x).sum() / (2 + 4)))  # ends are tokens
+    with pytest.raises(ValueError, match="ids must lie"):
+        oracle.log_prob(torch.full((1, 5), 9))
+    with pytest.raises(ValueError, match="a rule has"):
+        GrammarOracle(5, {"S": {"S Q": 1.0}})
+    with pytest.raises(ValueError, match="no sentence"):
+        GrammarOracle(5, {"S": {"S S": 1.0}})
+
+
 def test_published_oracle(data_dir):
+    """Nats per token by expectations over each next token, which leave only the prefixes to chance."""
     path = data_dir / "seqgan_oracle.npz"
     if not path.exists():
         pytest.skip("ADVRL_DATA has no seqgan_oracle.npz")
     oracle = LSTMOracle.from_npz(path)
     torch.manual_seed(0)
-    x = oracle.sample(1500)
-    own, error = oracle.nll(x)
-    assert abs(own - 5.752) < 0.02 + 5 * error
+    x = oracle.sample(1200)
+    counts = x.flatten().bincount(minlength=5000).float()
     shuffled = x.flatten()[torch.randperm(x.numel())].reshape(x.shape)
-    for rows, mean in ((torch.randint(5000, (800, 20)), 11.43), (shuffled[:800], 10.282)):
-        value, error = oracle.nll(rows)
-        assert abs(value - mean) < 0.03 + 5 * error
+
+    def expected(rows, weight):
+        with torch.no_grad():
+            parts = [oracle.policy.logits(part).log_softmax(-1) for part in rows.split(300)]
+        values = torch.cat([-(weight(log_p) * log_p).sum(-1).mean(-1) for log_p in parts])
+        return values.mean(), values.std() / len(values) ** 0.5
+
+    for rows, weight, known, within in (
+        (x, torch.exp, 5.752, 0.02),
+        (torch.randint(5000, (600, 20)), lambda log_p: torch.full((5000,), 1 / 5000), 11.43, 0.03),
+    ):
+        value, error = expected(rows, weight)
+        assert error < within / 2.5 and abs(value - known) < within
+    unigrams, error = expected(shuffled[:600], lambda log_p: counts / counts.sum())
+    assert abs(unigrams - 10.285) < 5 * (error**2 + 2 * 0.242**2 / len(x)) ** 0.5  # its frequencies are counted, too
+    own, error = oracle.nll(x[:200])
+    assert abs(own - 5.752) < 5 * error
+
+
+@pytest.fixture
+def elsewhere():
+    """torch's default device has no data: whatever is made without ``device=`` fails on the CPU's tensors."""
+    yield lambda: torch.set_default_device("meta")
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("cls", POLICIES)
+def test_nothing_is_made_on_the_default_device(cls, elsewhere):
+    policy = policy_of(cls, True, context=3)
+    context = torch.zeros(2, 3, dtype=torch.float64)
+    critics = [TransformerDiscriminator(5, 4, 8, eos=True), RecurrentDiscriminator(5, 8, eos=True)]
+    oracles = GrammarOracle(4), HMMOracle(3, 4, 2), LSTMOracle(5, 4, 4)
+    elsewhere()
+    law = policy.distribution(context, top_k=3, top_p=0.9)
+    x = law.sample((6,))
+    for estimator in (Score(3, leave_one_out), GumbelSoftmax(2)):
+        estimator(law, lambda x: x.double().sum((-2, -1)) if x.dim() == 4 else x.double()).sum().backward()
+    assert law.enumerate_support().device.type == "cpu"
+    assert all(critic(x.flatten(0, 1)).device.type == "cpu" for critic in critics)
+    for oracle in (*oracles, GrammarOracle(3), HMMOracle(3, 4, 2)):
+        assert oracle.log_prob(oracle.sample(3)).device.type == "cpu"
 
 
 @pytest.mark.parametrize("eos", EOS)
-@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator])
+@pytest.mark.parametrize("cls", [CNNDiscriminator, RecurrentDiscriminator, TransformerDiscriminator])
 def test_discriminators(cls, eos, device):
     law = policy_of(GRUPolicy, eos, device).distribution()
     x = law.sample((20,))
-    sizes = {"filters": ((1, 3), (2, 4), (9, 2))} if cls is CNNDiscriminator else {"hidden": 8}
-    critic = cls(5, **({"length": 4} if cls is CNNDiscriminator else {}), **sizes, eos=eos).double().to(device).eval()
+    arguments = {
+        CNNDiscriminator: {"length": 4, "filters": ((1, 3), (2, 4), (9, 2))},
+        RecurrentDiscriminator: {"hidden": 8},
+        TransformerDiscriminator: {"length": 4, "hidden": 8},
+    }
+    critic = cls(5, **arguments[cls], eos=eos).double().to(device).eval()
     logits = critic(x)
-    assert logits.shape == ((20,) if cls is CNNDiscriminator else (20, 4))
+    assert logits.shape == ((20, 4) if cls is RecurrentDiscriminator else (20,))
     torch.testing.assert_close(critic(law.one_hot(x).double()), logits)  # ids and one-hot rows are the same sequences
     if cls is RecurrentDiscriminator:
         assert (logits[~law.mask(x)] == 0).all()
@@ -196,3 +329,12 @@ def test_discriminators(cls, eos, device):
     assert gradient.abs().sum() > 0
     with pytest.raises(ValueError, match="must"):
         critic(torch.zeros(2, 3, 9, device=device))
+
+
+def test_windows_of_padding_count_for_nothing():
+    torch.manual_seed(0)
+    long, short = (CNNDiscriminator(5, length, 4, eos=True, filters=((1, 3), (2, 4))).eval() for length in (6, 3))
+    short.load_state_dict(long.state_dict())
+    x = torch.tensor([[0, 5, 6, 6, 6, 6], [5, 6, 6, 6, 6, 6]])
+    torch.testing.assert_close(long(x), short(x[:, :3]))
+    assert long(x).diff().abs() > 1e-6

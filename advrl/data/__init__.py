@@ -2,6 +2,7 @@
 
 from advrl.data.batches import Batches, Draws, Stream, cycle
 from advrl.data.files import load_images
+from advrl.data.grammar import ARITHMETIC, GrammarOracle
 from advrl.data.images import ImageData, digits
 from advrl.data.mixtures import Mixture, grid, ring
 from advrl.data.oracles import HMMOracle, LSTMOracle, Oracle
@@ -13,11 +14,13 @@ from advrl.data.tokenisers import TOKENISERS
 from advrl.data.vocabulary import UNKNOWN, Vocabulary
 
 __all__ = [
+    "ARITHMETIC",
     "TOKENISERS",
     "UNKNOWN",
     "Batches",
     "Corpus",
     "Draws",
+    "GrammarOracle",
     "HMMOracle",
     "ImageData",
     "LSTMOracle",

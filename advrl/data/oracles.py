@@ -7,7 +7,6 @@ Shapes: n sequences, T steps, V tokens, S hidden states.
 
 from __future__ import annotations
 
-import math
 import pathlib
 from abc import ABC, abstractmethod
 
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from advrl.checks import integer, number
 from advrl.distributions.categorical import sample_categorical
+from advrl.distributions.sequence import Sequence
+from advrl.metrics.likelihood import nll
 from advrl.nn.sequences import LSTMPolicy
 from advrl.seeding import isolated
 
@@ -26,6 +27,7 @@ class Oracle(ABC):
 
     vocab_size: int
     length: int
+    eos: bool = False
 
     @abstractmethod
     def sample(self, n: int) -> Tensor:
@@ -36,15 +38,25 @@ class Oracle(ABC):
         """log p(x), (n,), of ids (n, T)."""
 
     def nll(self, x: Tensor) -> tuple[float, float]:
-        """The mean of -log p(x) / T in nats per token over ids (n, T), and its standard error.
+        """-log p(x) in nats per token, its end counted, over ids (n, T), and the standard error.
 
         Raises:
             ValueError: for fewer than two sequences, which have no spread.
         """
-        if len(x) < 2:
-            raise ValueError(f"a standard error needs at least 2 sequences, got {len(x)}")
-        values = -self.log_prob(x).double() / self.length
-        return float(values.mean()), float(values.std() / math.sqrt(len(x)))
+        found = nll(self.log_prob(x), self.counts(x))
+        return found.value, found.error
+
+    def counts(self, x: Tensor) -> Tensor:
+        """(n,) how many tokens each sequence has, its end among them."""
+        return (x <= self.vocab_size - (not self.eos)).sum(-1)
+
+    def check(self, x: Tensor) -> None:
+        """Raise a ``ValueError`` if x is not (n, T) integers of ids, an end and padding among them if there are any."""
+        most = self.vocab_size + 1 if self.eos else self.vocab_size - 1
+        if x.dim() != 2 or x.shape[1] != self.length or x.is_floating_point():
+            raise ValueError(f"sequences must be (n, {self.length}) ids, got shape {tuple(x.shape)} of {x.dtype}")
+        if x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= most:
+            raise ValueError(f"ids must lie in [0, {most}], got {int(x.min())} to {int(x.max())}")
 
 
 class LSTMOracle(Oracle):
@@ -54,21 +66,30 @@ class LSTMOracle(Oracle):
         vocab_size, length, hidden: V, T, and the units of the cell and of the embedding.
         seed: of the weights, which are N(0, std^2).
         std: of the weights.
+        temperature: of its softmax; other than 1 it is the same model, sampled wrongly.
     """
 
     def __init__(
-        self, vocab_size: int = 5000, length: int = 20, hidden: int = 32, *, seed: int = 0, std: float = 1.0
+        self,
+        vocab_size: int = 5000,
+        length: int = 20,
+        hidden: int = 32,
+        *,
+        seed: int = 0,
+        std: float = 1.0,
+        temperature: float = 1.0,
     ) -> None:
+        self.temperature = number("temperature", temperature, 0.0, exclusive=True)
         number("std", std, 0.0, exclusive=True)
         self.vocab_size, self.length = integer("vocab_size", vocab_size), integer("length", length)
         with isolated(integer("seed", seed, 0)):
             self.policy = LSTMPolicy(vocab_size, length, hidden, start_token=0).requires_grad_(False)
             for weight in self.policy.parameters():
                 weight.normal_(0.0, std)
-            self.policy.rnn.bias_hh_l0.zero_()  # one bias a gate, as published
+            dict(self.policy.named_parameters())["rnn.bias_hh_l0"].zero_()  # one bias a gate, as published
 
     @classmethod
-    def from_npz(cls, path: str | pathlib.Path, length: int = 20) -> LSTMOracle:
+    def from_npz(cls, path: str | pathlib.Path, length: int = 20, *, temperature: float = 1.0) -> LSTMOracle:
         """The oracle whose arrays ``emb``, ``W_k``, ``U_k``, ``b_k`` (k = i, f, o, c), ``W_out``, ``b_out`` are stored.
 
         Raises:
@@ -81,16 +102,16 @@ class LSTMOracle(Oracle):
         if missing:
             raise ValueError(f"{path} lacks the arrays {', '.join(missing)}: it is no oracle")
         vocab, hidden = arrays["emb"].shape
-        oracle = cls(vocab, length, hidden)
-        policy = oracle.policy
+        oracle = cls(vocab, length, hidden, temperature=temperature)
+        weights = dict(oracle.policy.named_parameters())
         stack = {part: torch.cat([arrays[f"{part}_{gate}"] for gate in "ifco"], -1) for part in "WUb"}  # torch's order
         pairs = [
-            (policy.embedding.weight[:vocab], arrays["emb"]),
-            (policy.rnn.weight_ih_l0, stack["W"].T),
-            (policy.rnn.weight_hh_l0, stack["U"].T),
-            (policy.rnn.bias_ih_l0, stack["b"]),
-            (policy.out.weight, arrays["W_out"].T),
-            (policy.out.bias, arrays["b_out"]),
+            (weights["embedding.weight"][:vocab], arrays["emb"]),
+            (weights["rnn.weight_ih_l0"], stack["W"].T),
+            (weights["rnn.weight_hh_l0"], stack["U"].T),
+            (weights["rnn.bias_ih_l0"], stack["b"]),
+            (weights["out.weight"], arrays["W_out"].T),
+            (weights["out.bias"], arrays["b_out"]),
         ]
         for mine, theirs in pairs:
             if mine.shape != theirs.shape:
@@ -98,13 +119,17 @@ class LSTMOracle(Oracle):
             mine.copy_(theirs)
         return oracle
 
+    @property
+    def law(self) -> Sequence:
+        """The oracle as a distribution."""
+        return self.policy.distribution(temperature=self.temperature)
+
     def sample(self, n: int) -> Tensor:
-        return self.policy.distribution().sample((n,))
+        return self.law.sample((n,))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        law = self.policy.distribution()
-        return torch.cat([law.log_prob(part) for part in x.split(256)])  # (n, T, V) logits are large
+        return torch.cat([self.law.log_prob(part) for part in x.split(256)])  # (n, T, V) logits are large
 
 
 class HMMOracle(Oracle):
@@ -136,8 +161,7 @@ class HMMOracle(Oracle):
         return torch.stack(tokens, -1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.length:
-            raise ValueError(f"sequences must be (n, {self.length}) ids, got shape {tuple(x.shape)}")
+        self.check(x)
         forward = self.initial + self.emission.T[x[:, 0]]
         for t in range(1, self.length):
             forward = (forward.unsqueeze(-1) + self.transition).logsumexp(1) + self.emission.T[x[:, t]]

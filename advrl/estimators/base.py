@@ -93,9 +93,17 @@ class Estimator(ABC):
         return self.surrogate(self.draw(distribution), cost)
 
 
-def _cost_of(draw: Draw, cost: Cost) -> Tensor:
+def is_sequence(distribution: Distribution) -> bool:
+    """Whether events are written step by step, with a log-probability of each."""
+    return hasattr(distribution, "log_probs")
+
+
+def _cost_of(draw: Draw, cost: Cost, steps: bool = False) -> Tensor:
+    """The cost of each sample, (n, *batch); of a sequence (n, *batch, T) too, where ``steps`` are taken."""
     value = cost(draw.x)
-    expected = draw.x.shape[: draw.x.dim() - len(draw.distribution.event_shape)]
+    expected = draw.x.shape[: 1 + len(draw.distribution.batch_shape)]  # a relaxed event may have a dimension more
+    if steps and is_sequence(draw.distribution) and value.shape == draw.x.shape:
+        expected = draw.x.shape
     if value.shape != expected:
         raise ValueError(
             f"cost must map samples of shape {tuple(draw.x.shape)} to one value each, shape {tuple(expected)}, "

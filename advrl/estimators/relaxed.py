@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch.distributions import Bernoulli, Binomial, Distribution, OneHotCategorical
 
 from advrl.checks import number
-from advrl.distributions import relaxed_rsample
+from advrl.distributions import Sequence, relaxed_rsample
 from advrl.estimators.base import Draw, Estimator, base_of, name_of
 from advrl.estimators.quick import sample_of
 
 
-def _check_discrete(estimator: str, distribution: Distribution) -> None:
-    if not isinstance(base_of(distribution), (Bernoulli, Binomial, OneHotCategorical)):
+def _check_discrete(estimator: str, distribution: Distribution, *others: type[Distribution]) -> None:
+    if not isinstance(base_of(distribution), (Bernoulli, Binomial, OneHotCategorical, *others)):
         better = "path" if distribution.has_rsample else "loo"
         raise ValueError(
             f"{estimator} treats Bernoulli, Binomial and OneHotCategorical variables, not {name_of(distribution)}: "
@@ -27,7 +27,7 @@ class GumbelSoftmax(Estimator):
 
     The cost sees relaxed samples (the binary Concrete for Bernoullis; a binomial is the sum of its N Bernoullis), so
     the bias vanishes only as the temperature does, while the variance grows like its inverse. Evaluates the cost and
-    its gradient n times.
+    its gradient n times. Of a :class:`advrl.distributions.Sequence` the cost sees rows (n, *batch, T, K).
 
     Args:
         n: samples per distribution.
@@ -47,7 +47,7 @@ class GumbelSoftmax(Estimator):
         number("temperature", self.temperature, 0.0, exclusive=True)
 
     def check(self, distribution: Distribution) -> None:
-        _check_discrete("gumbel", distribution)
+        _check_discrete("gumbel", distribution, Sequence)
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
 from advrl.distributed import mean
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, name_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, is_sequence, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
 from advrl.estimators.kernels import dice, leave_one_out, score_function
 from advrl.estimators.nodes import sample_scores
 from advrl.estimators.quick import log_prob_of, sample_of
+from advrl.estimators.sequences import reward_to_go
 
 Baseline = None | float | Tensor | Callable[..., Tensor]
 Advantage = Callable[[Tensor, Tensor], Tensor] | VarianceNormalised
@@ -25,7 +27,9 @@ Advantage = Callable[[Tensor, Tensor], Tensor] | VarianceNormalised
 class Score(Estimator):
     """grad E[c(x)] by (c(x) - b) grad log p(x): any distribution with a ``log_prob``, any cost, differentiable or not.
 
-    Unbiased for a baseline that does not depend on the sample it is subtracted from. Evaluates the cost n times.
+    Unbiased for a baseline that does not depend on the sample it is subtracted from. Evaluates the cost n times. The
+    cost of a :class:`advrl.distributions.Sequence` may also come step by step, (n, *batch, T): its value is the sum,
+    and each step's score is multiplied by what is still to come, less its baseline.
 
     Args:
         n: samples per distribution.
@@ -78,7 +82,9 @@ class Score(Estimator):
         return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
-        value = _cost_of(draw, cost)
+        value = _cost_of(draw, cost, steps=True)
+        if is_sequence(draw.distribution) and value.shape == draw.x.shape:
+            return self._stepwise(draw, value).mean(0)
         log_prob = log_prob_of(draw.distribution, draw.x)
         if self.advantage is not None:
             rule = self.advantage
@@ -90,6 +96,29 @@ class Score(Estimator):
         if self.baseline is optimal_baseline:
             return (dice(log_prob) * value).mean(0) - _optimal_part(draw, value.detach()).mean(0)
         return score_function(log_prob, value, self.baseline_of(draw, value)).mean(0)
+
+    def _stepwise(self, draw: Draw, value: Tensor) -> Tensor:
+        """(n, *batch) of costs (n, *batch, T): step t answers for c_t and what follows it.
+
+        Baselines and advantages see these sums, and multiply the score of step t alone.
+        """
+        if self.baseline is optimal_baseline or isinstance(self.baseline, Critic):
+            raise ValueError(
+                "per-step costs take no optimal baseline and no critic of a whole sample: use leave_one_out"
+            )
+        law: Any = draw.distribution
+        mask, log_probs = law.mask(draw.x), law.log_probs(draw.x)
+        value = torch.where(mask, value, torch.zeros_like(value))
+        to_go = reward_to_go(value.detach(), mask)
+        if self.advantage is not None:
+            rule = self.advantage
+            if isinstance(rule, VarianceNormalised):
+                rule = rule.of(draw.distribution)
+            advantage = rule(to_go, draw.x.detach()).detach()
+            same_shape(cost=value, advantage=advantage)
+            return (value + (dice(log_probs) - 1) * advantage).sum(-1)
+        control = (dice(log_probs) - 1) * self.baseline_of(draw, to_go)
+        return (dice(log_probs.cumsum(-1)) * value - control).sum(-1)
 
     def baseline_of(self, draw: Draw, cost: Tensor) -> Tensor | float:
         """The baseline for costs (n, *batch) of a draw, broadcastable to them."""

@@ -1,5 +1,7 @@
 """Networks, and the policies that are put on them."""
 
+from advrl.nn.attention import TransformerDiscriminator, TransformerPolicy
+from advrl.nn.beam import beam_search
 from advrl.nn.coupling import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, coupled_samples
 from advrl.nn.energy import ReconstructionEnergy
 from advrl.nn.families import FAMILIES, Family
@@ -32,7 +34,10 @@ __all__ = [
     "Referenced",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "TransformerDiscriminator",
+    "TransformerPolicy",
     "VirtualBatchNorm",
+    "beam_search",
     "before_output",
     "coupled_samples",
     "point_family",

@@ -18,7 +18,9 @@ SEQGAN_FILTERS = (
 )
 
 
-class _Embedded(nn.Module):
+class EmbeddedDiscriminator(nn.Module):
+    """The embedding of ids and of relaxed rows that discriminators of sequences share."""
+
     def __init__(self, vocab_size: int, embedding: int, eos: bool) -> None:
         super().__init__()
         self.outcomes = integer("vocab_size", vocab_size) + bool(eos)
@@ -33,8 +35,12 @@ class _Embedded(nn.Module):
             raise ValueError(f"relaxed sequences must be (n, T, {self.outcomes}), got shape {tuple(x.shape)}")
         return x @ self.embedding.weight[: self.outcomes]
 
+    def mask(self, x: Tensor) -> Tensor:
+        """(n, T) True on the steps of ids (n, T) or relaxed rows (n, T, K), False on the padding."""
+        return x.detach().sum(-1) > 0 if x.is_floating_point() else x < self.outcomes
 
-class CNNDiscriminator(_Embedded):
+
+class CNNDiscriminator(EmbeddedDiscriminator):
     """The SeqGAN discriminator: windows of several widths, maximum over time, one highway layer. Yu et al. (2017).
 
     Args:
@@ -57,7 +63,7 @@ class CNNDiscriminator(_Embedded):
         dropout: float = 0.25,
     ) -> None:
         super().__init__(vocab_size, embedding, eos)
-        self.length = integer("length", length)
+        self.length, self.eos = integer("length", length), bool(eos)
         number("dropout", dropout, 0.0, 1.0)
         kept = [(width, count) for width, count in filters if width <= length]
         if not kept:
@@ -73,14 +79,20 @@ class CNNDiscriminator(_Embedded):
         if x.dim() < 2 or x.shape[1] != self.length:
             raise ValueError(f"sequences must have length {self.length}, got shape {tuple(x.shape)}")
         vectors = self.embed(x).transpose(1, 2)
-        found = torch.cat([convolution(vectors).amax(-1).relu() for convolution in self.convolutions], -1)
+        found = torch.cat([self._most(convolution(vectors), x).relu() for convolution in self.convolutions], -1)
         gate = self.gate(found).sigmoid()
         features = gate * self.carry(found).relu() + (1 - gate) * found
         logits: Tensor = self.out(self.dropout(features)).squeeze(-1)
         return logits
 
+    def _most(self, windows: Tensor, x: Tensor) -> Tensor:
+        """The maximum (n, C) over windows (n, C, places), of those that begin within the sequence."""
+        if self.eos:
+            windows = windows.masked_fill(~self.mask(x)[:, None, : windows.shape[-1]], -torch.inf)
+        return windows.amax(-1)
 
-class RecurrentDiscriminator(_Embedded):
+
+class RecurrentDiscriminator(EmbeddedDiscriminator):
     """An LSTM with one logit per prefix, for a reward at every step: de Masson d'Autume et al. (2019), ScratchGAN.
 
     Args:
@@ -101,7 +113,7 @@ class RecurrentDiscriminator(_Embedded):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, T), that at t of the prefix x_1 ... x_t; 0 on the padding."""
-        mask = x.sum(-1) > 0 if x.is_floating_point() else x < self.outcomes
+        mask = self.mask(x)
         hidden, _ = self.rnn(self.dropout(self.embed(x)))
         logits = self.out(hidden).squeeze(-1)
         return torch.where(mask, logits, torch.zeros_like(logits))

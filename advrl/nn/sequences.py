@@ -12,7 +12,90 @@ from advrl.checks import integer, number
 from advrl.distributions.sequence import Sequence, State
 
 
-class _Recurrent(nn.Module):
+class WritingPolicy(nn.Module):
+    """What all sequence policies share: their vocabulary, the embedding of ids and of relaxed tokens, and their law.
+
+    Subclasses have ``start``, ``step`` and ``hidden``, and a layer ``out`` from H to K.
+    """
+
+    out: nn.Linear
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        embedding: int,
+        *,
+        eos: bool = False,
+        context: int = 0,
+        start_token: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.length = integer("vocab_size", vocab_size), integer("length", length)
+        self.eos, self.context_size = bool(eos), integer("context", context, 0)
+        number("dropout", dropout, 0.0, 1.0)
+        self.outcomes = vocab_size + self.eos
+        if start_token is not None and integer("start_token", start_token, 0) >= self.outcomes:
+            raise ValueError(f"start_token must be below {self.outcomes}, got {start_token}")
+        self.first = self.outcomes + 1 if start_token is None else start_token
+        self.embedding = nn.Embedding(self.outcomes + 2, integer("embedding", embedding))  # the padding, and a start
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, n: int, context: Tensor | None = None) -> State:
+        """The state of ``n`` empty sequences, tensors (n, ...)."""
+        raise NotImplementedError
+
+    def step(self, tokens: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Logits (n, K) of the next token given the last (n,), relaxed (n, K) or ``None`` at first; the new state."""
+        raise NotImplementedError
+
+    def hidden_of(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        """(n, T, H) of all steps at once, given embeddings (n, T, E) of what was written before each."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Logits (n, T, K) of every step, given the true tokens x (n, T) before it, or relaxed ones (n, T, K)."""
+        logits: Tensor = self.out(self.hidden_of(self._before(x), context))
+        return logits
+
+    def log_probs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x_t | x_<t) of ids (n, T), teacher-forced in one pass, (n, T); 0 on the padding."""
+        return self.distribution(context).log_probs(x)
+
+    def distribution(self, context: Tensor | None = None, **options: float | int | None) -> Sequence:
+        """The policy given a context (*batch, C); ``temperature``, ``top_k`` and ``top_p`` as of :class:`Sequence`."""
+        return Sequence(self, context, **options)  # type: ignore[arg-type]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of ids (*), or of relaxed tokens (*, K): their weighted mean."""
+        if tokens.is_floating_point():
+            vectors = tokens @ self.embedding.weight[: self.outcomes]
+        else:
+            vectors = self.embedding(tokens)
+        dropped: Tensor = self.dropout(vectors)
+        return dropped
+
+    def beginning(self, n: int) -> Tensor:
+        """(n,) of the id that is fed to the first step."""
+        return torch.full((n,), self.first, dtype=torch.int64, device=self.out.weight.device)
+
+    def check_context(self, n: int, context: Tensor | None) -> None:
+        """Raise a ``ValueError`` if the context is missing, not expected, or not (n, C)."""
+        if not self.context_size and context is not None:
+            raise ValueError("this policy takes no context: build it with context=C")
+        if self.context_size and (context is None or context.shape != (n, self.context_size)):
+            shape = None if context is None else tuple(context.shape)
+            raise ValueError(f"context must be ({n}, {self.context_size}), got {shape}")
+
+    def _before(self, x: Tensor) -> Tensor:
+        first = self.beginning(len(x)).unsqueeze(1)
+        if x.is_floating_point():
+            return torch.cat([self.embed(first), self.embed(x[:, :-1])], 1)
+        return self.embed(torch.cat([first, x[:, :-1]], 1))
+
+
+class _Recurrent(WritingPolicy):
     """Shared by the LSTM and GRU policies.
 
     Args:
@@ -46,18 +129,9 @@ class _Recurrent(nn.Module):
         start_token: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.vocab_size, self.length = integer("vocab_size", vocab_size), integer("length", length)
+        size = integer("hidden", hidden) if embedding is None else embedding
+        super().__init__(vocab_size, length, size, eos=eos, context=context, start_token=start_token, dropout=dropout)
         self.hidden, self.layers = integer("hidden", hidden), integer("layers", layers)
-        self.eos, self.context_size = bool(eos), integer("context", context, 0)
-        number("dropout", dropout, 0.0, 1.0)
-        self.outcomes = vocab_size + self.eos
-        if start_token is not None and integer("start_token", start_token, 0) >= self.outcomes:
-            raise ValueError(f"start_token must be below {self.outcomes}, got {start_token}")
-        self.first = self.outcomes + 1 if start_token is None else start_token
-        size = hidden if embedding is None else integer("embedding", embedding)
-        self.embedding = nn.Embedding(self.outcomes + 2, size)  # and the padding, and a start
-        self.dropout = nn.Dropout(dropout)
         self.rnn = self.cell(size, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.out = nn.Linear(hidden, self.outcomes)
         self.condition = nn.Linear(context, self.parts * layers * hidden) if context else None
@@ -68,15 +142,11 @@ class _Recurrent(nn.Module):
         Raises:
             ValueError: if the context is missing, not expected, or of another shape.
         """
+        self.check_context(n, context)
         if self.condition is None:
-            if context is not None:
-                raise ValueError("this policy takes no context: build it with context=C")
             like = self.out.weight
             zeros = torch.zeros(n, self.layers, self.hidden, dtype=like.dtype, device=like.device)
             return (zeros,) * self.parts
-        if context is None or context.shape != (n, self.context_size):
-            shape = None if context is None else tuple(context.shape)
-            raise ValueError(f"context must be ({n}, {self.context_size}), got {shape}")
         numbers = self.condition(context).tanh()
         return tuple(numbers.unflatten(-1, (self.parts, self.layers, self.hidden)).unbind(1))
 
@@ -91,39 +161,13 @@ class _Recurrent(nn.Module):
             logits (n, K) of the next token, and the new state.
         """
         if tokens is None:
-            tokens = torch.full((len(state[0]),), self.first, dtype=torch.int64, device=state[0].device)
+            tokens = self.beginning(len(state[0]))
         hidden, after = self._run(self.embed(tokens).unsqueeze(1), state)
         logits: Tensor = self.out(hidden.squeeze(1))
         return logits, after
 
-    def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Logits (n, T, K) of every step, given the true tokens x (n, T) before it, or relaxed ones (n, T, K)."""
-        first = torch.full_like(x[:, :1], self.first) if x.dim() == 2 else None
-        if first is not None:
-            inputs = self.embed(torch.cat([first, x[:, :-1]], 1))
-        else:
-            begin = torch.full((len(x), 1), self.first, dtype=torch.int64, device=x.device)
-            inputs = torch.cat([self.embed(begin), self.embed(x[:, :-1])], 1)
-        hidden, _ = self._run(inputs, self.start(len(x), context))
-        logits: Tensor = self.out(hidden)
-        return logits
-
-    def log_probs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log p(x_t | x_<t) of ids (n, T), teacher-forced in one pass, (n, T); 0 on the padding."""
-        return self.distribution(context).log_probs(x)
-
-    def distribution(self, context: Tensor | None = None, **options: float | int | None) -> Sequence:
-        """The policy given a context (*batch, C); ``temperature``, ``top_k`` and ``top_p`` as of :class:`Sequence`."""
-        return Sequence(self, context, **options)  # type: ignore[arg-type]
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings of ids (*), or of relaxed tokens (*, K): their weighted mean."""
-        if tokens.is_floating_point():
-            vectors = tokens @ self.embedding.weight[: self.outcomes]
-        else:
-            vectors = self.embedding(tokens)
-        dropped: Tensor = self.dropout(vectors)
-        return dropped
+    def hidden_of(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        return self._run(inputs, self.start(len(inputs), context))[0]
 
     def _run(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         before = tuple(part.transpose(0, 1).contiguous() for part in state)  # torch's layout is (L, n, H)
