@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from advrl.recipes.conditional import DigitsConditional, DigitsInfoGAN
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
 from advrl.recipes.mixtures import Grid, Ring
 from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
+from advrl.recipes.semisupervised import DigitsSemiSupervised
 
-RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid)}
+RECIPES: dict[str, type[Any]] = {
+    cls.name: cls for cls in (Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised)
+}
 
-__all__ = ["RECIPES", "AdversarialConfig", "Digits", "Grid", "Images", "Ring", "Run", "RunError", "load", "train"]
+__all__ = [
+    "RECIPES",
+    "AdversarialConfig",
+    "Digits",
+    "DigitsConditional",
+    "DigitsInfoGAN",
+    "DigitsSemiSupervised",
+    "Grid",
+    "Images",
+    "Ring",
+    "Run",
+    "RunError",
+    "load",
+    "train",
+]
