@@ -144,7 +144,7 @@ class DigitsConditional(PairConfig):
     """How the discriminator sees the class: projection, concat, or auxiliary (AC-GAN: it guesses it)."""
     auxiliary: float = 1.0
     """Weight of the class loss, with --conditioning auxiliary."""
-    steps: int = 8000
+    steps: int = 4000
     """Steps to train for."""
 
     name: ClassVar[str] = "digits-conditional"
@@ -217,7 +217,7 @@ class DigitsInfoGAN(PairConfig):
     """Weight of the mutual information."""
     continuous: int = 2
     """Continuous codes beside the class."""
-    steps: int = 8000
+    steps: int = 4000
     """Steps to train for."""
 
     name: ClassVar[str] = "digits-infogan"
