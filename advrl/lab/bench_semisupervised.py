@@ -40,7 +40,7 @@ class Options:
     """Labelled images, as many of each class, chosen by the seed out of the training half."""
     seeds: int = 5
     """Seeds, counted up from 0."""
-    steps: int = 3000
+    steps: int = 2000
     """Steps of each of the two."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""

@@ -213,7 +213,7 @@ class DigitsInfoGAN(PairConfig):
     judge alone.
     """
 
-    information: float = 1.0
+    information: float = 0.05
     """Weight of the mutual information."""
     continuous: int = 2
     """Continuous codes beside the class."""

@@ -37,9 +37,9 @@ class DigitsSemiSupervised(Digits):
     """What the generator's numbers mean: implicit (the deterministic G(z)) or gaussian (given z)."""
     feature_matching: bool = True
     """The generator matches the mean of what goes into the discriminator's last layer instead of its objective."""
-    width: int = 256
+    width: int = 500
     """Units of the hidden layers; the discriminator's second and third have half as many."""
-    batch_size: int = 64
+    batch_size: int = 100
     """Noise vectors, and real samples, per update; and labelled ones."""
     lr_generator: float = 1e-3
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
@@ -47,7 +47,7 @@ class DigitsSemiSupervised(Digits):
     """The same for the discriminator."""
     r1: float = 0.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
-    steps: int = 3000
+    steps: int = 2000
     """Steps to train for."""
 
     name: ClassVar[str] = "digits-semisupervised"
