@@ -39,7 +39,9 @@ class Options:
     labels: int = 50
     """Labelled images, as many of each class, chosen by the seed out of the training half."""
     seeds: int = 5
-    """Seeds, counted up from 0."""
+    """How many seeds."""
+    seed: int = 0
+    """The first of them."""
     steps: int = 2000
     """Steps of each of the two."""
     device: str = "auto"
@@ -51,8 +53,7 @@ class Options:
 def alone(config: Any, steps: int, device: torch.device) -> float:
     """Test error of the game's network, taught by its labelled images alone."""
     seed_everything(config.seed)
-    parts = config.build(device)
-    trainer = parts.trainer
+    data, _, trainer = config.game(device)
     (taught,) = (hook for hook in trainer.stabilisers if hook.name == "labelled")
     network = trainer.discriminator
     optimiser = Adam(network.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99))
@@ -64,20 +65,20 @@ def alone(config: Any, steps: int, device: torch.device) -> float:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return _error(parts, device)
+    return _error(data, trainer, device)
 
 
 def in_a_game(config: Any, steps: int, device: torch.device) -> float:
     """Test error of the discriminator."""
     seed_everything(config.seed)
-    parts = config.build(device)
-    fit(parts.trainer, parts.real, steps, batch_size=config.batch_size, seed=config.seed, progress=False)
-    return _error(parts, device)
+    data, real, trainer = config.game(device)
+    fit(trainer, real, steps, batch_size=config.batch_size, seed=config.seed, progress=False)
+    return _error(data, trainer, device)
 
 
-def _error(parts: Any, device: torch.device) -> float:
-    images = parts.trainer.generator.family.prepare(parts.data.held_out).to(device)
-    return float(held_out_error(parts.trainer.discriminator, images, parts.data.held_out_labels.to(device)))
+def _error(data: Any, trainer: Any, device: torch.device) -> float:
+    images = trainer.generator.family.prepare(data.held_out).to(device)
+    return float(held_out_error(trainer.discriminator, images, data.held_out_labels.to(device)))
 
 
 def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None] = print) -> None:
@@ -93,8 +94,11 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     usual = DigitsSemiSupervised(data=options.data, labels=options.labels, steps=options.steps)
     usual.validate()
     data = usual.load_data()
+    out = options.out or folder()
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"semisupervised-{data.name}.csv"
     rows: list[list[Any]] = []
-    for seed in range(options.seeds):
+    for seed in range(options.seed, options.seed + options.seeds):
         config = replace(usual, seed=seed)
         start = time.process_time()
         by_labels = alone(config, options.steps, device)
@@ -103,13 +107,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         times = middle - start, time.process_time() - middle
         rows.append([data.name, options.labels, seed, len(data.held_out), by_labels, by_game, options.steps, *times])
         say(f"seed {seed}: {100 * by_labels:.2f} % wrong by the labels alone, {100 * by_game:.2f} % in the game")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([HEADER, *([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)])
-    out = options.out or folder()
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"semisupervised-{data.name}.csv"
-    write_atomically(path, text.getvalue().encode())
+        _write(path, rows)  # each seed takes minutes
     gaps = [row[4] - row[5] for row in rows]
     say(
         f"\n{data.name}: {options.labels} labels of {len(data.train):,} training images, {len(data.held_out):,} held "
@@ -118,6 +116,13 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         f"  in the game   {_told([row[5] for row in rows])} % wrong\n"
         f"  the gap       {_told(gaps)}\n\nErrors are standard errors over seeds. Written:\n  {path}"
     )
+
+
+def _write(path: Path, rows: list[list[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([HEADER, *([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)])
+    write_atomically(path, text.getvalue().encode())
 
 
 def _told(values: list[float]) -> str:

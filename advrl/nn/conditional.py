@@ -24,7 +24,6 @@ from advrl.nn.beside import Beside
 from advrl.nn.families import Family
 from advrl.nn.policies import Policy
 
-
 SHARPEST = 0.5  # least deviation of a guessed code: a sharper guess pays for detail that drowns the game
 
 

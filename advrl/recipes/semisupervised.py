@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from advrl.agents import Labelled
+from advrl.agents import AdversarialTrainer, Labelled
 from advrl.agents.checkpoint import load_checkpoint
 from advrl.agents.evaluation_conditional import SemiSupervisedEvaluator
 from advrl.checks import integer, number
@@ -77,8 +77,8 @@ class DigitsSemiSupervised(Digits):
         half = max(1, self.width // 2)
         return ClassDiscriminator(noisy_mlp(channels * height * width, data.classes, (self.width, half, half)))
 
-    def build(self, device: torch.device) -> SemiSupervisedParts:
-        """All parts of the run.
+    def game(self, device: torch.device) -> tuple[ImageData, Tensor, AdversarialTrainer]:
+        """The data, its training half as the discriminator sees it, and the trainer.
 
         Raises:
             ValueError: if the data have no labels, or too few of a class.
@@ -92,7 +92,13 @@ class DigitsSemiSupervised(Digits):
         assert data.train_labels is not None
         taught = Labelled(real[rows], data.train_labels.to(device)[rows], self.label_weight, self.batch_size)
         trainer = make_trainer(self, policy, discriminator, hooks=[taught])
-        judge = SemiSupervisedEvaluator(data, prepare, device, discriminator=discriminator)
+        return data, real, trainer
+
+    def build(self, device: torch.device) -> SemiSupervisedParts:
+        """All parts of the run."""
+        data, real, trainer = self.game(device)
+        prepare = trainer.generator.family.prepare  # type: ignore[union-attr, operator]
+        judge = SemiSupervisedEvaluator(data, prepare, device, discriminator=trainer.discriminator)
         return SemiSupervisedParts(data, real, real, (len(real), len(data.held_out)), trainer, judge)
 
 
