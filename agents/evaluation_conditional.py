@@ -60,7 +60,11 @@ class ConditionalEvaluator(Evaluator):
     def further(self, sample: Sample, splits: int) -> dict[str, Tensor]:
         """``class_accuracy``, or ``code_accuracy`` of matched codes, (splits,)."""
         found = [_diagonal(self.confusion(sample), self.matched) for _ in range(splits)]
-        return {"code_accuracy" if self.matched else "class_accuracy": torch.tensor(found, dtype=torch.float64)}
+        return {
+            "code_accuracy" if self.matched else "class_accuracy": torch.tensor(
+                found, dtype=torch.float64, device=self.device
+            )
+        }
 
 
 class SemiSupervisedEvaluator(Evaluator):
