@@ -39,7 +39,7 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     straight = sine.abs() < 1e-6
     safe = torch.where(straight, torch.ones_like(sine), sine)
     direction = (((1 - at) * angle).sin() * a + (at * angle).sin() * b) / safe
-    return torch.where(straight, lerp(start, end, t), direction * lerp(*sizes, t))
+    return torch.where(straight, lerp(start, end, t), direction * lerp(sizes[0], sizes[1], t))
 
 
 def truncated_normal(shape: Sequence[int], limit: float, like: Tensor) -> Tensor:
