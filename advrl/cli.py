@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|exercise|solve|learn``.
+"""The command line: ``advrl train|sample|edit|evaluate|plot|compare|bench|exercise|grade|solve|learn``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -44,6 +44,36 @@ class Sample:
     """auto, cpu, cuda, cuda:N or mps."""
     out: Path | None = None
     """The picture. Default: RUN/samples/sample-N.png, with the array beside it as .npy."""
+    interpolate: bool = False
+    """Walk from one z to another, n times: along great circles, and straight."""
+    arithmetic: str | None = None
+    """Draw around a sum of classes, as '7-1+4': of mean noises, by class of the samples."""
+    truncation: float | None = None
+    """Keep the normal noise within this many standard deviations: better samples, less various."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Find the noise of an image, move it towards a class, and draw what becomes of it."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    image: Path
+    """The picture to edit; of grey digits, dark ink on light paper."""
+    change: str = ""
+    """Classes to go to and from, as '8-3'. Default: none, the image is found and no more."""
+    strength: float = 1.0
+    """How far to go."""
+    light_ink: bool = False
+    """The picture is light on dark."""
+    seed: int = 0
+    """Of the places from which the noise is looked for."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which weights: the best by the quick evaluation, or the last."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    out: Path | None = None
+    """The picture. Default: RUN/samples/edit-N.png."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +137,7 @@ def _main(argv: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "sample": lambda rest: _sample(_parse(Sample, rest, "sample")),
+        "edit": lambda rest: _edit(_parse(Edit, rest, "edit")),
         "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
         "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
@@ -206,9 +237,19 @@ def _sample(options: Sample) -> int:
     from advrl.recipes import load
 
     integer("-n", options.n)
+    ways = (options.interpolate, options.arithmetic is not None, options.truncation is not None)
+    if sum(ways) > 1:
+        return _fail("--interpolate, --arithmetic and --truncation are three ways of drawing: give one")
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    samples = run.sample(options.n, seed=options.seed).cpu()
     path = options.out or _free_name(options.run / "samples")
+    if options.interpolate or options.arithmetic is not None:
+        return _walk(run, options, path)
+    if options.truncation is not None:
+        from advrl.recipes.walks import truncate
+
+        samples = truncate(run, options.truncation, options.n, seed=options.seed).cpu()
+    else:
+        samples = run.sample(options.n, seed=options.seed).cpu()
     run.config.save_picture(samples, path)
     np.save(path.with_suffix(".npy"), samples.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
@@ -217,11 +258,41 @@ def _sample(options: Sample) -> int:
     return 0
 
 
-def _free_name(folder: Path) -> Path:
+def _walk(run: Any, options: Sample, path: Path) -> int:
+    from advrl.recipes.walks import interpolate, sum_of_classes
+
+    if options.arithmetic is None:
+        interpolate(run, path, rows=min(options.n, 8), seed=options.seed)
+    else:
+        shares = sum_of_classes(run, options.arithmetic, path, n=options.n, seed=options.seed)["shares"]
+        told = ", ".join(f"{100 * float(shares[i]):.0f} % class {i}" for i in shares.argsort(descending=True)[:3])
+        print(f"of {options.n} samples around {options.arithmetic}: {told}")
+    print(f"Written:\n  {path}")
+    return 0
+
+
+def _edit(options: Edit) -> int:
+    from advrl.recipes import load
+    from advrl.recipes.run import read_config
+    from advrl.recipes.walks import edit, read_image
+
+    run = load(options.run, device=options.device, checkpoint=options.checkpoint)
+    shape = tuple(read_config(options.run)["shape"])
+    if len(shape) != 3:
+        return _fail(f"{options.run} draws samples of shape {shape}, and images alone can be edited")
+    image = read_image(options.image, shape, light_ink=options.light_ink).to(run.device)
+    path = options.out or _free_name(options.run / "samples", "edit")
+    found = edit(run, image, options.change, path, strength=options.strength, seed=options.seed)
+    print(f"{options.image} found with a mean squared error of {float(found['error']):.3f} (pixels in [-1, 1])")
+    print(f"Written:\n  {path}")
+    return 0
+
+
+def _free_name(folder: Path, stem: str = "sample") -> Path:
     number = 1
-    while (folder / f"sample-{number}.png").exists():
+    while (folder / f"{stem}-{number}.png").exists():
         number += 1
-    return folder / f"sample-{number}.png"
+    return folder / f"{stem}-{number}.png"
 
 
 def _evaluate(options: Evaluate) -> int:
@@ -350,6 +421,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl train RECIPE [options]     train a generator; leaves a folder with pictures, curves and checkpoints
 {recipes}
   advrl sample RUN -n 64           draw from a trained generator
+  advrl edit RUN --image x.png     find an image's noise, move it towards a class, draw what becomes of it
   advrl evaluate RUN               judge it against real data that it never saw
   advrl plot RUN...                curves of runs, seeds and experiments over each other
   advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers

@@ -7,6 +7,7 @@ if __name__ == "agents":  # imported by its folder's name, in a checkout
 else:
     from advrl.agents.adversarial import AdversarialTrainer
     from advrl.agents.adversary import Adversary
+    from advrl.agents.auxiliary import Guessing, Labelled
     from advrl.agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from advrl.agents.coupled import CoupledTrainer
     from advrl.agents.dynamics import DYNAMICS, GameOptimizer, make_dynamics
@@ -74,9 +75,11 @@ else:
         "Extragradient",
         "FeatureMatching",
         "GameOptimizer",
+        "Guessing",
         "HistoricalAveraging",
         "HistoryPool",
         "Interrupted",
+        "Labelled",
         "Learned",
         "LearnedLinear",
         "LearnedModel",

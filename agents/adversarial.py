@@ -232,6 +232,9 @@ class AdversarialTrainer:
                 value = penalty(self._exact_logits, real, fake).mean()
                 loss = loss + weight * self.penalty_every * value
                 metrics[penalty.__name__] = value.detach()
+        for stabiliser in self.stabilisers:
+            lesson = stabiliser.lesson(real, fake, metrics)
+            loss = loss if lesson is None else loss + lesson
         loss = self._with_pulls("discriminator", loss, metrics)
         update(self.d_opt, loss)
         if self.game.clip is not None:
@@ -248,6 +251,9 @@ class AdversarialTrainer:
             if self._matching is not None:
                 return self._matching.cost(fake, real).expand(x.shape[:2])
             value = self.objective.cost(self.logits(fake).unflatten(0, (len(x), -1)), real_logits)
+            for stabiliser in self.stabilisers:
+                charge = stabiliser.charge(fake)
+                value = value if charge is None else value + charge.unflatten(0, (len(x), -1))
             return per_draw(value, x.shape[1])
 
         loss = self.estimator.surrogate(draw, cost).mean()

@@ -83,6 +83,7 @@ class Evaluator:
             features = self._features(images)
             draws = [slice(start, start + self.n) for start in range(0, splits * self.n, self.n)]
             generated = _estimates(self._against_held_out(images[draw], features[draw]) for draw in draws)
+            generated |= {name: Estimate.of(values) for name, values in self.further(sample, splits).items()}
         with seeding.isolated(self.seed), torch.no_grad():  # anew, so that real rows are the same beside every sampler
             halves = _estimates(self._halves() for _ in range(splits))
             by_heart = self._against_held_out(self._train[self._train_n], self._train_features[self._train_n])
@@ -119,7 +120,12 @@ class Evaluator:
             features = self._features(self._draw(sample, FAST_FROM))
             result = {"frechet": float(metrics.frechet_distance(self._train_features, features))}
             shares = self._shares(features)
+            result |= {name: float(values.mean()) for name, values in self.further(sample, 1).items()}
         return result | ({"share_min": min(shares), "share_max": max(shares)} if shares else {})
+
+    def further(self, sample: Sample, splits: int) -> dict[str, Tensor]:
+        """Figures (splits,) by name that a kind of model has beside those that all have."""
+        return {}
 
     def _draw(self, sample: Sample, number: int) -> Tensor:
         """(number, C, H, W) samples, checked."""

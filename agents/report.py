@@ -22,6 +22,12 @@ FIGURES = {
         "distance to the nearest training image over that to the nearest held-out one, on pixels: "
         "1 for fresh samples, 0 for copies",
     ),
+    "class_accuracy": ("class accuracy", "share that the classifier puts in the class that was asked for"),
+    "code_accuracy": (
+        "code accuracy",
+        "the same, with the codes matched to the classes one to one as well as they can be",
+    ),
+    "test_error": ("test error", "share of the held-out half that the discriminator puts in another class"),
 }
 WIDTH = 100
 

@@ -44,6 +44,14 @@ class Stabiliser(nn.Module):
         """() what the generator minimises, of its samples (n, *event) and real ones (B, *event); see ``matches``."""
         raise NotImplementedError(f"{type(self).__name__} has no cost of its own")
 
+    def lesson(self, real: Tensor, fake: Tensor, metrics: dict[str, Tensor]) -> Tensor | None:
+        """() added to the discriminator's loss, of the real samples and fakes (B, *event) that it learns from."""
+        return None
+
+    def charge(self, fake: Tensor) -> Tensor | None:
+        """(n,) added to what each of the generator's samples (n, *event) costs."""
+        return None
+
     def penalty(self, player: Player) -> Tensor | None:
         """() added to a player's loss."""
         return None

@@ -2,9 +2,19 @@
 
 from advrl.nn.attention import TransformerDiscriminator, TransformerPolicy
 from advrl.nn.beam import beam_search
+from advrl.nn.conditional import (
+    AuxiliaryDiscriminator,
+    ConcatDiscriminator,
+    ConditionalPolicy,
+    ProjectionDiscriminator,
+    class_rows,
+    paired,
+    unpaired,
+)
 from advrl.nn.coupling import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, coupled_samples
 from advrl.nn.energy import ReconstructionEnergy
 from advrl.nn.families import FAMILIES, Family
+from advrl.nn.latent import arithmetic, class_means, lerp, project, slerp, truncated_normal
 from advrl.nn.networks import MLP, DCGANDiscriminator, DCGANGenerator
 from advrl.nn.norms import ReferenceBatchNorm, Referenced, VirtualBatchNorm, with_reference
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
@@ -12,22 +22,29 @@ from advrl.nn.policies import Policy
 from advrl.nn.residual import ResidualDiscriminator, ResidualGenerator, spectrally_normalised
 from advrl.nn.sequence_discriminators import CNNDiscriminator, RecurrentDiscriminator
 from advrl.nn.sequences import GRUPolicy, LSTMPolicy
+from advrl.nn.semisupervised import ClassDiscriminator, GaussianNoise, noisy_mlp
 
 __all__ = [
     "FAMILIES",
     "MLP",
     "POINT_FAMILIES",
     "CNNDiscriminator",
+    "AuxiliaryDiscriminator",
+    "ClassDiscriminator",
+    "ConcatDiscriminator",
+    "ConditionalPolicy",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "Family",
     "FourierFeatures",
     "GRUPolicy",
     "LSTMPolicy",
+    "GaussianNoise",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "Packing",
     "Policy",
+    "ProjectionDiscriminator",
     "ReconstructionEnergy",
     "RecurrentDiscriminator",
     "ReferenceBatchNorm",
@@ -38,9 +55,19 @@ __all__ = [
     "TransformerPolicy",
     "VirtualBatchNorm",
     "beam_search",
+    "arithmetic",
     "before_output",
+    "class_means",
+    "class_rows",
     "coupled_samples",
+    "lerp",
+    "noisy_mlp",
+    "paired",
     "point_family",
+    "project",
+    "slerp",
     "spectrally_normalised",
+    "truncated_normal",
+    "unpaired",
     "with_reference",
 ]

@@ -5,20 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from advrl.recipes.canvas import Canvas
+from advrl.recipes.conditional import DigitsConditional, DigitsInfoGAN
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
 from advrl.recipes.mixtures import Grid, Ring
 from advrl.recipes.oracle import SequenceOracle
 from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
+from advrl.recipes.semisupervised import DigitsSemiSupervised
 
 RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid, Canvas, SequenceOracle)}
+RECIPES: dict[str, type[Any]] = {
+    cls.name: cls for cls in (Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised)
+}
 
 __all__ = [
     "RECIPES",
     "AdversarialConfig",
     "Canvas",
     "Digits",
+    "Digits",
+    "DigitsConditional",
+    "DigitsInfoGAN",
+    "DigitsSemiSupervised",
     "Grid",
     "Images",
     "Ring",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from advrl.agents.dynamics import make_dynamics
 from advrl.agents.dynamics_first import Dynamics
 from advrl.agents.dynamics_rules import AdamRule
 from advrl.agents.dynamics_trainer import DynamicsTrainer
+from advrl.agents.stabiliser import Stabiliser
 from advrl.estimators import Estimator, Score, fitting, make_estimator
 from advrl.lab import GradientProbe, SpectrumProbe
 from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
@@ -124,8 +125,12 @@ def make_trainer(
     discriminator: nn.Module,
     *,
     instance_noise: Callable[[int], float] | None = None,
+    hooks: Sequence[Stabiliser] = (),
 ) -> AdversarialTrainer:
-    """The configured trainer; every mismatch between the options is found here, before the first step."""
+    """The configured trainer; every mismatch between the options is found here, before the first step.
+
+    ``hooks`` are a recipe's own, before the configured stabilisers.
+    """
     game = make_game(config)
     estimator = make_configured_estimator(config, policy, game)
     if game is named_game("total-variation") and estimator.needs_gradient:
@@ -163,7 +168,7 @@ def make_trainer(
     return make(
         policy,
         stabilised(config, discriminator),
-        stabilisers=stabilisers(config),
+        stabilisers=[*hooks, *stabilisers(config)],
         separate_batches=not config.joint_batches,
         lr_generator=config.lr_generator,
         lr_discriminator=config.lr_discriminator,

@@ -242,7 +242,11 @@ class Run:
     def evaluate(self, splits: int = 10) -> Report | ModeReport:
         """The policy against real data that it never saw."""
         config = replace(self.config, compile=False) if getattr(self.config, "compile", False) else self.config
-        return config.build(self.device).evaluator.evaluate(self.policy.sample, splits=splits)
+        parts = config.build(self.device)
+        if hasattr(parts, "remember"):  # what is judged beside the policy
+            parts.remember(self.folder)
+        report: Report | ModeReport = parts.evaluator.evaluate(self.policy.sample, splits=splits)
+        return report
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:

@@ -1,0 +1,67 @@
+"""A discriminator of K classes, with the class of fakes implied. Salimans et al. (2016), section 5."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from advrl.checks import integer, number
+from advrl.objectives import class_logit
+
+
+class ClassDiscriminator(nn.Module):
+    """K class logits l made into one for "real": l_{K+1} = 0, a = log sum_k e^l_k, so that D = Z / (Z + 1).
+
+    Args:
+        net: maps samples (B, *event) to l (B, K).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def classes(self, x: Tensor) -> Tensor:
+        """l (B, K): softmax(l) is p(y | x, real)."""
+        logits: Tensor = self.net(x)
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """a (B,)."""
+        return class_logit(self.classes(x))
+
+
+class GaussianNoise(nn.Module):
+    """Adds N(0, std) to what it is given, in training alone."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = number("std", std, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *) to (B, *)."""
+        return x + self.std * torch.randn_like(x) if self.training and self.std else x
+
+
+def noisy_mlp(
+    inputs: int, outputs: int, hidden: Sequence[int] = (500, 250, 250), noise: tuple[float, float] = (0.3, 0.5)
+) -> nn.Sequential:
+    """The discriminator of Salimans et al. (2016) for MNIST: Gaussian noise, weights normalised.
+
+    Theirs has hidden layers of 1000, 500, 250, 250 and 250 units. The weights' norm being learnt apart from their
+    direction matters: without it the game gained nothing over the labels alone on the digits.
+
+    Args:
+        inputs: numbers of a sample, which is flattened.
+        outputs: K.
+        hidden: units of the hidden layers.
+        noise: its standard deviation at the input and before the other layers.
+    """
+    sizes = [integer("inputs", inputs), *hidden]
+    layers: list[nn.Module] = [nn.Flatten(), GaussianNoise(noise[0])]
+    for before, after in itertools.pairwise(sizes):
+        layers += [weight_norm(nn.Linear(before, after)), nn.ReLU(), GaussianNoise(noise[1])]
+    return nn.Sequential(*layers, weight_norm(nn.Linear(sizes[-1], integer("outputs", outputs, 2))))
