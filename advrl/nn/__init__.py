@@ -20,16 +20,16 @@ from advrl.nn.norms import ReferenceBatchNorm, Referenced, VirtualBatchNorm, wit
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
 from advrl.nn.residual import ResidualDiscriminator, ResidualGenerator, spectrally_normalised
+from advrl.nn.semisupervised import ClassDiscriminator, GaussianNoise, noisy_mlp
 from advrl.nn.sequence_discriminators import CNNDiscriminator, RecurrentDiscriminator
 from advrl.nn.sequences import GRUPolicy, LSTMPolicy
-from advrl.nn.semisupervised import ClassDiscriminator, GaussianNoise, noisy_mlp
 
 __all__ = [
     "FAMILIES",
     "MLP",
     "POINT_FAMILIES",
-    "CNNDiscriminator",
     "AuxiliaryDiscriminator",
+    "CNNDiscriminator",
     "ClassDiscriminator",
     "ConcatDiscriminator",
     "ConditionalPolicy",
@@ -38,8 +38,8 @@ __all__ = [
     "Family",
     "FourierFeatures",
     "GRUPolicy",
-    "LSTMPolicy",
     "GaussianNoise",
+    "LSTMPolicy",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "Packing",
@@ -54,8 +54,8 @@ __all__ = [
     "TransformerDiscriminator",
     "TransformerPolicy",
     "VirtualBatchNorm",
-    "beam_search",
     "arithmetic",
+    "beam_search",
     "before_output",
     "class_means",
     "class_rows",

@@ -14,16 +14,17 @@ from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 from advrl.recipes.semisupervised import DigitsSemiSupervised
 
-RECIPES: dict[str, type[Any]] = {cls.name: cls for cls in (Digits, Images, Ring, Grid, Canvas, SequenceOracle)}
 RECIPES: dict[str, type[Any]] = {
-    cls.name: cls for cls in (Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised)
-}
+    cls.name: cls
+    for cls in (
+        Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised, Canvas, SequenceOracle,
+    )
+}  # fmt: skip
 
 __all__ = [
     "RECIPES",
     "AdversarialConfig",
     "Canvas",
-    "Digits",
     "Digits",
     "DigitsConditional",
     "DigitsInfoGAN",
