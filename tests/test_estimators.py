@@ -20,6 +20,7 @@ from advrl.estimators import (
     make_estimator,
     score_function,
 )
+from advrl.estimators.quick import log_prob_of, sample_of
 from tests.pairs import KINDS
 from tests.statistics import assert_unbiased
 
@@ -276,3 +277,27 @@ def test_names_make_their_estimators():
         make_estimator("gumble")
     with pytest.raises(ValueError, match="goes with --estimator score"):
         make_estimator("path", baseline="loo")
+
+
+@pytest.mark.parametrize("make", [
+    lambda t: Independent(Bernoulli(logits=t), 1),
+    lambda t: Bernoulli(probs=t.sigmoid()),
+    lambda t: Independent(Bernoulli(logits=t), 2),
+    lambda t: Independent(Normal(t, t.exp()), 1),
+    lambda t: OneHotCategorical(logits=t),
+])  # fmt: skip
+def test_quick_draws_and_log_probabilities_are_torch_s(make):
+    torch.manual_seed(0)
+    theta = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    dist = make(theta)
+    x = sample_of(dist, 5000)
+    assert not x.requires_grad and x.shape == (5000, *dist.batch_shape, *dist.event_shape)
+    assert_unbiased(x.flatten(1), dist.mean.detach().flatten())
+    ours, torchs = log_prob_of(dist, x[:7]), dist.log_prob(x[:7])
+    torch.testing.assert_close(ours, torchs)
+    torch.testing.assert_close(*(torch.autograd.grad(v.sum(), theta, retain_graph=True) for v in (ours, torchs)))
+    if isinstance(dist, OneHotCategorical):
+        other = torch.distributions.OneHotCategorical(logits=theta)
+        torch.testing.assert_close(ours, other.log_prob(x[:7]))
+    with pytest.raises(ValueError, match="support"):
+        log_prob_of(dist, x[:7] * torch.nan)

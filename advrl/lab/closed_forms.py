@@ -26,7 +26,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoreMoments:
-    """Expectations over one draw, (P,) each in float64: of f, f^2, s^2, f s, f s^2 and f^2 s^2."""
+    """Expectations over one draw, (P,) NumPy arrays each in float64: of f, f^2, s^2, f s, f s^2 and f^2 s^2."""
 
     f: Numbers
     f2: Numbers
@@ -40,7 +40,7 @@ class ScoreMoments:
         """(P,) the constant of least variance for each coordinate; Greensmith, Bartlett & Baxter (2004)."""
         return self.fs2 / self.s2
 
-    def constant(self, baseline: float = 0.0) -> Numbers:
+    def constant(self, baseline: Numbers | float = 0.0) -> Numbers:
         """(P,) variance of one draw with a constant baseline."""
         b = baseline
         value = self.f2s2 - 2 * b * self.fs2 + b * b * self.s2 - self.fs**2
