@@ -274,6 +274,9 @@ def test_a_row_for_each_class():
     assert columns == 3 and rows.flatten().tolist() == [0, 3, 6, 1, 4, -1, 2, 5, -1]
 
 
+MISSPELT = DigitsConditional(conditioning="projecton")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -282,7 +285,7 @@ def test_a_row_for_each_class():
         (lambda: class_rows(torch.tensor([0, 4]), 3), "classes=5 or more"),
         (lambda: Beside(Normal(torch.zeros(3), 1.0), torch.zeros(2, 2)), "side must be"),
         (lambda: DigitsConditional(packing=2).validate(), "--packing does not go with digits-conditional"),
-        (lambda: DigitsConditional(conditioning="projecton").validate(), "did you mean 'projection'"),
+        (MISSPELT.validate, "did you mean 'projection'"),
         (lambda: DigitsInfoGAN(augment="shift").validate(), "--augment does not go"),
         (lambda: DigitsInfoGAN(objective="began").validate(), "has logits"),
         (lambda: DigitsSemiSupervised(spectral_norm=True).validate(), "--spectral-norm does not go"),

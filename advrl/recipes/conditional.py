@@ -47,6 +47,10 @@ class PairConfig(Digits):
     name: ClassVar[str]
     codes: ClassVar[int] = 0
 
+    def sheet(self, policy: ConditionalPolicy, real: Tensor, labels: Tensor | None, title: str) -> Any:
+        """The picture of a run on its way: real images, and samples a row for each class."""
+        raise NotImplementedError
+
     def validate(self) -> None:
         """As for every recipe; and nothing may be asked for that would mix an image with its class."""
         super().validate()

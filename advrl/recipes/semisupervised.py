@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class DigitsSemiSupervised(Digits):
     def build(self, device: torch.device) -> SemiSupervisedParts:
         """All parts of the run."""
         data, real, trainer = self.game(device)
-        prepare = trainer.generator.family.prepare  # type: ignore[union-attr, operator]
+        prepare: Any = trainer.generator.family.prepare  # type: ignore[union-attr]
         judge = SemiSupervisedEvaluator(data, prepare, device, discriminator=trainer.discriminator)
         return SemiSupervisedParts(data, real, real, (len(real), len(data.held_out)), trainer, judge)
 
