@@ -1,4 +1,4 @@
-"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|solve|learn``.
+"""The command line: ``advrl train|sample|evaluate|plot|compare|bench|solve|learn|grade``.
 
 Bad input ends with one sentence and exit code 2, a run that cannot go on with 1, Ctrl-C with 130; a traceback means a
 bug, here or in a user's own file.
@@ -113,6 +113,7 @@ def _main(argv: list[str]) -> int:
         "bench": _bench,
         "solve": _solve,
         "learn": _learn,
+        "grade": _grade,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -318,6 +319,12 @@ def _learn(argv: list[str]) -> int:
     return run(_parse(Learn, argv, "learn"))
 
 
+def _grade(argv: list[str]) -> int:
+    from advrl.lab.grading import Options, run
+
+    return run(_parse(Options, argv, "grade"))
+
+
 def _overview() -> str:
     from advrl.recipes import RECIPES
 
@@ -334,6 +341,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl bench STUDY                methods side by side over seeds: a table and figures
   advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
   advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
+  advrl grade LESSON FILE.py       your answers to a lesson's exercise, with points and what is wrong
 
 Start with:  advrl train digits
 Every command explains itself with --help."""
