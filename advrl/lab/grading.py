@@ -150,18 +150,22 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-def grade(lesson: str, path: str | Path, *, seconds: float = 20.0) -> list[Grade]:
-    """Grades of every function of a lesson's exercise in a file.
+def grade(lesson: str, path: str | Path, *, seconds: float = 20.0, only: str | None = None) -> list[Grade]:
+    """Grades of every function of a lesson's exercise in a file, or of one.
 
     Args:
         lesson: its name.
         path: the file with the answers.
         seconds: for each function.
+        only: the name of one function.
 
     Raises:
-        ValueError: for an unknown lesson, or no file there.
+        ValueError: for an unknown lesson or function, or no file there.
     """
     checks = lessons()[choice("lesson", lesson, lessons())]
+    if only is not None:
+        choice("only", only, [c.name for c in checks])
+        checks = [c for c in checks if c.name == only]
     number("seconds", seconds, 0.0)
     path = Path(path)
     if not path.is_file() or path.suffix != ".py":
@@ -199,13 +203,15 @@ class Options:
     """The file with the answers, such as examples/lessons/exercises/loop.py once it is filled in."""
     seconds: float = 20.0
     """Time limit of each function."""
+    only: str | None = None
+    """Look at this function alone."""
     json: bool = False
     """Print JSON in place of the text, for a program to read."""
 
 
 def run(options: Options) -> int:
     """Grade and print; 0 if all is right, else 1."""
-    found = grade(options.lesson, options.file, seconds=options.seconds)
+    found = grade(options.lesson, options.file, seconds=options.seconds, only=options.only)
     earned, points = sum(g.earned for g in found), sum(g.points for g in found)
     if options.json:
         rows = [{"function": g.name, "earned": g.earned, "points": g.points, "why": g.why} for g in found]

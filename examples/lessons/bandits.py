@@ -104,7 +104,7 @@ def play(method, setting, bandits, steps, *, alpha=None, initial=0.0, baseline=T
     return torch.stack(rewards, 1), torch.stack(optimal, 1).double()
 
 
-def main(bandits=2000, steps=1000, study=200):
+def main(bandits=2000, steps=1000, study=100):
     torch.manual_seed(0)
     figures = {
         "ε-greedy (figure 2.2)": {

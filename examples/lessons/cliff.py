@@ -90,7 +90,7 @@ def path(Q):
     return states
 
 
-def main(episodes=500, runs=10, many=1000):
+def main(episodes=500, runs=10, many=400):
     mdp = cliff()
     print(f"value of the start, best policy: {float(solve(mdp).V[36]):.0f}\n")
     rng = np.random.default_rng(0)

@@ -45,9 +45,7 @@ def learn(target, step, episodes, rng):
     step(state, action) -> (next state, reward, whether the episode ended); episodes begin in state 36.
     """
     Q, paid = np.zeros((48, 4)), []
-    raise NotImplementedError(
-        "your turn: in every episode act epsilon-greedily, and move Q by ALPHA towards the target after every step"
-    )
+    raise NotImplementedError("your turn: in every episode act epsilon-greedily, and move Q by ALPHA towards the target after every step")
     return Q, paid
 
 
@@ -69,7 +67,7 @@ def path(Q):
     return states
 
 
-def main(episodes=500, runs=10, many=1000):
+def main(episodes=500, runs=10, many=400):
     mdp = cliff()
     print(f"value of the start, best policy: {float(solve(mdp).V[36]):.0f}\n")
     rng = np.random.default_rng(0)

@@ -39,9 +39,7 @@ def variance(theta, reward, baseline):
 
 def best_baseline(theta, reward):
     """The baseline of least variance: it weighs each reward with the squared length of its score."""
-    raise NotImplementedError(
-        "your turn: the variance is a parabola in b, with its minimum at E[|score|^2 r] / E[|score|^2]"
-    )
+    raise NotImplementedError("your turn: the variance is a parabola in b, with its minimum at E[|score|^2 r] / E[|score|^2]")
 
 
 def reinforce(theta, reward, baseline, samples, rng):

@@ -25,9 +25,7 @@ def play(env, policy, rng, seed=None):
 
     policy[s, a] is the probability of action a in state s; draw actions with rng.choice.
     """
-    raise NotImplementedError(
-        "your turn: reset the environment, then act and step until the episode has ended or was cut off"
-    )
+    raise NotImplementedError("your turn: reset the environment, then act and step until the episode has ended or was cut off")
 
 
 def returns(rewards, gamma):
@@ -37,9 +35,7 @@ def returns(rewards, gamma):
 
 def mean_and_error(values):
     """The mean of independent numbers, and its standard error."""
-    raise NotImplementedError(
-        "your turn: the error of a mean of n numbers is their standard deviation (n - 1 below) over the root of n"
-    )
+    raise NotImplementedError("your turn: the error of a mean of n numbers is their standard deviation (n - 1 below) over the root of n")
 
 
 def main(episodes=3000):

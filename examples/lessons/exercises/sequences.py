@@ -25,9 +25,7 @@ def reward(words):
 
 def best_values(leaves, vocab, horizon):
     """[V_0, ..., V_T]: the best that can still be had from every prefix; V_T (vocab^T,) are the leaves' rewards."""
-    raise NotImplementedError(
-        "your turn: backward induction, V(prefix) = max over the next letter; view a layer as (prefixes, vocab)"
-    )
+    raise NotImplementedError("your turn: backward induction, V(prefix) = max over the next letter; view a layer as (prefixes, vocab)")
 
 
 def policy_values(leaves, probabilities):
@@ -45,9 +43,7 @@ def best_word(layers, vocab):
 
 def law(probabilities):
     """(vocab^T,) the probability of every word under the policy."""
-    raise NotImplementedError(
-        "your turn: forward through the layers, each prefix shares its probability among its children"
-    )
+    raise NotImplementedError("your turn: forward through the layers, each prefix shares its probability among its children")
 
 
 def main():

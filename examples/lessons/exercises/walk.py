@@ -53,7 +53,7 @@ def learn(method, alpha, episodes, rng):
     return np.array(history)
 
 
-def main(runs=100, agents=2000):
+def main(runs=100, agents=1000):
     rng = np.random.default_rng(0)
     one = learn("TD", 0.1, 100, rng)
     for k in (0, 1, 10, 100):
