@@ -232,7 +232,7 @@ def _way(Q: np.ndarray) -> list[int]:
 
 
 def _shortest() -> np.ndarray:
-    """An optimal action of every state: along to the last column, then down; up from the cliff and the start."""
+    """An optimal action of every state: along to the last column, then down; up from the start."""
     row, column = np.divmod(np.arange(48), 12)
-    actions: np.ndarray = np.where(column == 11, 2, np.where(row == 3, 0, 1))
+    actions: np.ndarray = np.where(column == 11, 2, np.where((row == 3) & (column < 10), 0, 1))
     return actions

@@ -141,7 +141,7 @@ def main(bandits=2000, steps=1000, study=100):
                 rewards, optimal = play(method, setting, bandits, steps, **options)
                 tenth = max(1, steps // 10)
                 print(f"  {name:<24}{float(rewards[:, -tenth:].mean()):6.2f}{float(optimal[:, -tenth:].mean()):7.0%}")
-                axis.plot(100 * optimal.mean(0), lw=1.0, label=name)
+                axis.plot(range(2, steps + 1), 100 * optimal[:, 1:].mean(0), lw=1.0, label=name)
             axis.set(title=title, ylabel="best arm, %", ylim=(0, 100))
             axis.legend(fontsize=6.5, loc="lower right", ncols=1 + (len(methods) > 3))
 
@@ -158,7 +158,7 @@ def main(bandits=2000, steps=1000, study=100):
             means = rewards.mean(1).view(len(powers), study).mean(1)
             kept = powers <= (0 if name == "ε" else 2)  # a probability is at most 1
             axes[5].plot(powers[kept], means[kept], "o-", ms=2.5, lw=1.0, label=name)
-        axes[5].set(title=f"Mean payment of {steps:,} plays (figure 2.6)", xlabel="setting, as a power of 2")
+        axes[5].set(title="Mean payment (figure 2.6)", xlabel="setting, as a power of 2")
         axes[5].legend(fontsize=6.5, loc="lower center")
         print(f"Written:\n  {save_figure(figure, 'runs/lessons/bandits.png')}")
 

@@ -138,7 +138,7 @@ def main():
         left.axhline(float(best.value), ls="--", color="#666666", lw=1.0)
         left.set(title="Expected reward, exact gradient", xlabel="step")
         right.semilogy(distance, color="#D55E00")
-        right.set(title="A GAN without noise: divergence to the data", xlabel="step")
+        right.set(title="A GAN without noise: divergence", xlabel="step")
         print(f"Written:\n  {save_figure(figure, 'runs/lessons/sequences.png')}")
 
 

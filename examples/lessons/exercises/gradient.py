@@ -95,7 +95,7 @@ def main(samples=100_000):
         left.text(best + 0.06, left.get_ylim()[1] * 0.93, "best", fontsize=7)
         left.text(value - 0.06, left.get_ylim()[1] * 0.93, "E r", fontsize=7, ha="right")
         left.set(title="Variance by baseline", xlabel="baseline b", ylim=(0, None))
-        left.legend(loc="upper left")
+        left.legend(loc="upper right", bbox_to_anchor=(1.0, 0.9))
         right.plot(horizons, [row[0] for row in table], "o-", ms=3, label="whole return")
         right.plot(horizons, [row[1] for row in table], "o-", ms=3, label="rewards to go")
         right.set(title="Variance by length, no baseline", xlabel="actions T")

@@ -16,7 +16,7 @@ import advrl.envs  # noqa: F401  registers advrl/GridWorld-v0
 from advrl.plots import save_figure, style
 from advrl.tabular import from_gymnasium, policy_evaluation
 
-MAP = "S..#\n.H..\n...G"  # start, pit, wall, goal; entering the goal pays 1, the pit 0
+MAP = "S.#\n..H\n..G"  # start, pit, wall, goal; entering the goal pays 1, the pit 0
 GAMMA = 0.9
 
 
@@ -41,7 +41,7 @@ def mean_and_error(values):
 def main(episodes=3000):
     env = gym.make("advrl/GridWorld-v0", map=MAP, slip=0.2, render_mode="ansi")
     rng = np.random.default_rng(0)
-    policy = np.full((12, 4), 0.25)  # every action alike
+    policy = np.full((9, 4), 0.25)  # every action alike
 
     print("One episode: state, action (0 left, 1 down, 2 right, 3 up), reward, and the return from there on")
     steps = play(env, policy, rng, seed=0)
