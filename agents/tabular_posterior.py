@@ -58,7 +58,9 @@ class Posterior(Counting):
     def draw(self, who: Tensor) -> None:
         """Plan in one MDP drawn for each of these agents (n,)."""
         loop = self.loop
-        P = self.moves(torch._standard_gamma(self.outcomes(who), generator=loop.generator).clamp(min=torch.finfo(loop.dtype).tiny))
+        P = self.moves(
+            torch._standard_gamma(self.outcomes(who), generator=loop.generator).clamp(min=torch.finfo(loop.dtype).tiny)
+        )
         mean, spread = self.rewards(who)
         normal = torch.randn(mean.shape, generator=loop.generator, dtype=mean.dtype, device=mean.device)
         flat, R = P.flatten(1, 2), (mean + spread * normal).masked_fill(self.over, 0.0)
