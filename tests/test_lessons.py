@@ -64,7 +64,7 @@ WRONG = [  # lesson, function, what stands in the lesson, what a beginner writes
     ("bandits", "update", "count[here] += 1", "pass", "the mean payments"),
     ("bandits", "gradient_step", "(one_hot - H.softmax(1))", "one_hot", "preferences"),
     ("evaluation", "sweep", "gamma * P_pi @ V", "P_pi @ V", "gamma = 0.5"),
-    ("evaluation", "sweep_in_place", "for s in range(len(V)):", "for s in reversed(range(len(V))):", "state 1 after one sweep"),
+    ("evaluation", "sweep_in_place", "for s in range(len(V)):", "for s in reversed(range(16)):", "one sweep in place"),
     ("evaluation", "evaluate", "return V, sweeps", "return V, sweeps - 1", "should be 173, got 172"),
     ("evaluation", "solve_exactly", "gamma * P_pi, R_pi", "P_pi, R_pi", "gamma = 0.9"),
     ("iteration", "best_actions", "Q.max(1, keepdims=True) - Q <= tol", "Q == Q.max(1, keepdims=True)", "should be T"),
