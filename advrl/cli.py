@@ -145,6 +145,7 @@ def _main(argv: list[str]) -> int:
         "exercise": _exercise,
         "solve": _solve,
         "learn": _learn,
+        "grade": _grade,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -411,6 +412,12 @@ def _learn(argv: list[str]) -> int:
     return run(_parse(Learn, argv, "learn"))
 
 
+def _grade(argv: list[str]) -> int:
+    from advrl.lab.grading import Options, run
+
+    return run(_parse(Options, argv, "grade"))
+
+
 def _overview() -> str:
     from advrl.recipes import RECIPES
 
@@ -429,6 +436,7 @@ advrl {advrl.__version__}: a generator is a policy, rewarded by a function of th
   advrl exercise N                 problems on paper, done in numbers: steps, a figure, claims that are checked
   advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
   advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
+  advrl grade LESSON FILE.py       your answers to a lesson's exercise, with points and what is wrong
 
 Start with:  advrl train digits
 Every command explains itself with --help."""

@@ -27,7 +27,8 @@ class Learn:
 
     learner: tyro.conf.Positional[str]
     """q-learning, sarsa, expected-sarsa, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda, q-lambda,
-    monte-carlo, dyna-q, prioritized-sweeping, model-learning, reinforce or actor-critic."""
+    monte-carlo, dyna-q, prioritized-sweeping, model-learning, posterior-sampling, reinforce or
+    actor-critic."""
     problem: tyro.conf.Positional[str]
     """A textbook problem, such as cliff, or a Gymnasium environment with a table, such as FrozenLake-v1."""
     agents: int = 100
@@ -150,6 +151,7 @@ def _learners() -> dict[str, Callable[..., Learned]]:
         "dyna-q": agents.dyna_q,
         "prioritized-sweeping": agents.prioritized_sweeping,
         "model-learning": agents.model_learning,
+        "posterior-sampling": agents.posterior_sampling,
         "reinforce": agents.reinforce,
         "actor-critic": agents.actor_critic,
     }

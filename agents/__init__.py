@@ -47,6 +47,7 @@ else:
     from advrl.agents.tabular_model import LearnedModel, exact_values, model_learning, value_gap
     from advrl.agents.tabular_monte_carlo import mc_control, mc_prediction
     from advrl.agents.tabular_nstep import n_step_sarsa, tree_backup
+    from advrl.agents.tabular_posterior import posterior_sampling
     from advrl.agents.tabular_prediction import td_prediction
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
     from advrl.agents.values import ValueNet
@@ -125,6 +126,7 @@ else:
         "optimistic",
         "pay",
         "play",
+        "posterior_sampling",
         "prioritized_sweeping",
         "q_lambda",
         "q_learning",

@@ -35,7 +35,8 @@ class LearnedModel(Learned):
     """What agents with a model have learned; Q and V are the model's.
 
     Attributes:
-        model: the N models as one batch; pairs never tried end the episode and pay nothing.
+        model: the N models as one batch; pairs never tried end the episode and pay nothing. Of posterior sampling, the
+            means of the posteriors.
         believed: (N,) value of the first state in the model.
         achieved: (N,) exact value of the greedy policy in the true MDP.
         best: value of the best policy there; ``best - achieved`` is the gap.
@@ -67,14 +68,18 @@ class Counting(GreedyTable):
         self.tick = 0
 
     def update(self, t: Transition) -> None:
+        self.count_step(t)
+        self.tick += 1
+        if self.tick % self.every == 0:
+            self.plan(self.sweeps)
+
+    def count_step(self, t: Transition) -> None:
+        """Take a step's outcome and reward in."""
         at = (self.loop.base + t.state) * self.loop.actions + t.action
         moved = t.moving.to(self.count.dtype)
         self.count.index_add_(0, at, moved)
         self.total.index_add_(0, at, t.reward * moved)
         self.following.view(-1).index_add_(0, at * self.loop.states + t.next, moved.masked_fill(t.ended, 0.0))
-        self.tick += 1
-        if self.tick % self.every == 0:
-            self.plan(self.sweeps)
 
     def estimates(self) -> tuple[Tensor, Tensor]:
         """(N, S, A, S) probabilities and (N, S, A) rewards of maximum likelihood; 0 for what was never tried."""
@@ -90,10 +95,14 @@ class Counting(GreedyTable):
         if bonus:  # what was never tried is taken for the best there can be: the bonus, for ever
             P = torch.where((self.count > 0).view_as(R)[..., None], P, 0.0)
             pay = torch.where((self.count > 0).view_as(R), pay, bonus / (1 - self.loop.gamma))
+        self.sweep(P, pay, sweeps)
+
+    def sweep(self, P: Tensor, R: Tensor, sweeps: int) -> None:
+        """Value iteration with these models (N, S, A, S) and (N, S, A)."""
         flat = P.flatten(1, 2)
         for _ in range(sweeps):
             V = self.loop.values(self.Q)
-            self.Q = (pay + self.loop.gamma * (flat @ V[..., None]).view_as(R)).view(-1, self.loop.actions)
+            self.Q = (R + self.loop.gamma * (flat @ V[..., None]).view_as(R)).view(-1, self.loop.actions)
 
 
 def model_learning(
@@ -117,13 +126,17 @@ def model_learning(
         )
     learner = Counting(loop, bonus, epsilon, every, sweeps)
     run = loop.run(learner)
-    P, R = learner.estimates()
+    return planned(mdp, loop, learner, run, *learner.estimates())
+
+
+def planned(mdp: MDP, loop: Loop, learner: Counting, run: Learned, P: Tensor, R: Tensor) -> LearnedModel:
+    """The plan in N models (N, S, A, S) and (N, S, A), and what it is worth in truth."""
     stop = (1 - P.sum(-1)).clamp(0, 1)
     model = MDP(P, R, loop.gamma, stop=stop, p0=loop.simulator.start.expand(loop.agents, -1),
                 mask=None if mdp.mask is None else mdp.mask.expand_as(R), terminal=mdp.terminal)  # fmt: skip
     horizon = None if loop.gamma < 1 else loop.max_steps
     learner.Q.zero_()
-    learner.plan(_enough(loop.gamma, loop.max_steps), bonus=0.0)
+    learner.sweep(P, R, enough(loop.gamma, loop.max_steps))
     final = loop.learned(learner.Q, run.returns, run.lengths, run.history)
     start = loop.simulator.start
     achieved = exact_values(mdp, final.policy, horizon=horizon) @ start
@@ -134,7 +147,7 @@ def model_learning(
     )  # fmt: skip
 
 
-def _enough(gamma: float, limit: int) -> int:
+def enough(gamma: float, limit: int) -> int:
     """Sweeps after which value iteration has forgotten all but a 1e-10th of where it started."""
     return limit if gamma >= 1 else min(limit, max(1, math.ceil(math.log(1e-10) / math.log(max(gamma, 1e-3)))))
 

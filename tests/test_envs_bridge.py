@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advrl.envs import SequenceEnv, SequenceGeneration, SequenceVectorEnv, to_mdp
-from advrl.tabular import LayeredTree, backward_induction, policy_evaluation
+from advrl.tabular import LayeredTree, backward_induction, policy_evaluation, solve
 from tests.statistics import assert_unbiased
 
 V, L = 3, 4
@@ -143,3 +143,20 @@ def test_what_has_no_table_is_refused():
         to_mdp(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="more than 1,000 states after"):
         to_mdp(gym.make("advrl/Sequence-v0"), limit=1000)
+
+
+def test_every_value_of_the_environment_is_the_tree_s():
+    """V of every prefix and the optimal tokens, from the export, from the tree, and from the tree written out."""
+    tree = LayeredTree(V, L, paid)
+    optimal, (mdp, states) = tree.optimal(), to_mdp(SequenceEnv(vocab=V, length=L, reward=paid))
+    from_env, from_tree = solve(mdp), solve(tree.to_mdp())
+    assert mdp.num_states == tree.to_mdp().num_states
+    torch.testing.assert_close(from_env.V[0], from_tree.V[0])
+    for t in range(L):
+        layer = states["steps"] == t
+        weights = V ** torch.arange(t - 1, -1, -1)
+        number = (states["tokens"][layer, :t] * weights).sum(1).long()
+        assert number.sort()[0].tolist() == list(range(V**t))
+        torch.testing.assert_close(from_env.V[layer], optimal.V[t][number])
+        torch.testing.assert_close(from_env.Q[layer], optimal.Q(t)[number])
+        assert torch.equal(from_env.optimal_set[layer], optimal.optimal_set(t)[number])

@@ -23,6 +23,7 @@ from advrl.agents import (
     mc_prediction,
     model_learning,
     n_step_sarsa,
+    posterior_sampling,
     prioritized_sweeping,
     q_lambda,
     q_learning,
@@ -622,7 +623,9 @@ def test_other_mistakes_are_named():
         q_learning(MDP.stack([mdp, mdp]))
 
 
-@pytest.mark.parametrize("learner", [*LEARNERS, mc_control, reinforce, model_learning], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "learner", [*LEARNERS, mc_control, reinforce, model_learning, posterior_sampling], ids=lambda f: f.__name__
+)
 def test_nothing_is_made_on_the_default_device(learner):
     mdp = gridworld(ROOM, 0.9, slip=0.2)
     torch.set_default_device("meta")

@@ -51,7 +51,7 @@ class Evaluation:
 
 def policy_evaluation(
     mdp: MDP,
-    policy: Tensor,
+    policy: Tensor | np.ndarray,
     method: str = "auto",
     *,
     tol: float = 1e-8,
@@ -144,14 +144,16 @@ def evaluation_sweeps(process: MDP, V: Tensor | None = None, *, inplace: bool = 
         yield torch.as_tensor(value.copy(), dtype=V.dtype, device=V.device)
 
 
-def check_policy(mdp: MDP, policy: Tensor) -> Tensor:
-    """The policy if it is one for the MDP.
+def check_policy(mdp: MDP, policy: Tensor | np.ndarray) -> Tensor:
+    """The policy as a tensor if it is one for the MDP; arrays of NumPy and lists will do.
 
     Raises:
         ValueError: naming state and action, for an action out of range or not feasible, or rows that do not sum to 1.
     """
     S, A, b = mdp.num_states, mdp.num_actions, mdp.batch_shape
     allowed = feasible(mdp)
+    if not isinstance(policy, Tensor):
+        policy = torch.as_tensor(policy, device=mdp.device)
     if policy.is_floating_point():
         if tuple(policy.shape[-2:]) != (S, A) or tuple(policy.shape[:-2]) not in (b, ()):
             raise ValueError(f"a stochastic policy must have shape {(*b, S, A)}, got {tuple(policy.shape)}")

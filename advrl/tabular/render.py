@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,7 @@ def bounds_by_sweep(mdp: MDP, history: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.stack(lower), torch.stack(upper)
 
 
-def assert_policy_optimal(mdp: MDP, policy: Tensor, tolerance: float = 1e-6) -> None:
+def assert_policy_optimal(mdp: MDP, policy: Tensor | np.ndarray, tolerance: float = 1e-6) -> None:
     """Pass for *any* optimal policy, whatever its tie-break; for graders.
 
     The policy is evaluated exactly, and its value must be the optimal one in every state to within ``tolerance``. So a
