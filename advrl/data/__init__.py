@@ -6,6 +6,7 @@ from advrl.data.images import ImageData, digits
 from advrl.data.mixtures import Mixture, grid, ring
 from advrl.data.pictures import PictureError, Pictures, find_pictures
 from advrl.data.sources import Streamed, open_images
+from advrl.data.stacked import Stacked, stacked
 from advrl.data.stream import PictureBatches
 from advrl.data.text import Corpus, TextStatistics, make_corpus, read_lines
 from advrl.data.tokenisers import TOKENISERS
@@ -22,6 +23,7 @@ __all__ = [
     "PictureBatches",
     "PictureError",
     "Pictures",
+    "Stacked",
     "Stream",
     "Streamed",
     "TextStatistics",
@@ -35,4 +37,5 @@ __all__ = [
     "open_images",
     "read_lines",
     "ring",
+    "stacked",
 ]

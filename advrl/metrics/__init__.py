@@ -4,6 +4,7 @@ from advrl.metrics.alarms import Alarm, duplicate_alarm, entropy_alarm, floor_al
 from advrl.metrics.bleu import corpus_bleu, self_bleu, sentence_bleu
 from advrl.metrics.classes import class_shares, confident_share
 from advrl.metrics.correlation import intra_batch_correlation
+from advrl.metrics.distances import energy_distance, median_bandwidth, mmd, sliced_wasserstein
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
@@ -11,20 +12,24 @@ from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
 from advrl.metrics.rotation import rotation_index
 from advrl.metrics.seeds import SeedSummary, interquartile_mean, paired_summary, seed_summary
+from advrl.metrics.shares import ClassCoverage, class_coverage
 from advrl.metrics.tradeoff import Tradeoff, diversity_at, mean_diversity, shared_quality, tradeoff_gap
 
 __all__ = [
     "Alarm",
+    "ClassCoverage",
     "Estimate",
     "ModeCoverage",
     "SeedSummary",
     "Tradeoff",
+    "class_coverage",
     "class_shares",
     "confident_share",
     "corpus_bleu",
     "diversity_at",
     "duplicate_alarm",
     "duplicates",
+    "energy_distance",
     "entropy_alarm",
     "floor_alarm",
     "frechet_distance",
@@ -33,7 +38,9 @@ __all__ = [
     "kl",
     "mean_diversity",
     "mean_estimate",
+    "median_bandwidth",
     "memorisation_ratio",
+    "mmd",
     "mode_coverage",
     "ngram_diversity",
     "nll",
@@ -46,6 +53,7 @@ __all__ = [
     "self_bleu",
     "sentence_bleu",
     "shared_quality",
+    "sliced_wasserstein",
     "step_nll",
     "tradeoff_gap",
 ]
