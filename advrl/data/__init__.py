@@ -10,10 +10,12 @@ from advrl.data.stacked import Stacked, stacked
 from advrl.data.stream import PictureBatches
 from advrl.data.text import Corpus, TextStatistics, make_corpus, read_lines
 from advrl.data.tokenisers import TOKENISERS
+from advrl.data.toys import TOYS, checkerboard, pinwheel, swiss_roll, two_moons
 from advrl.data.vocabulary import UNKNOWN, Vocabulary
 
 __all__ = [
     "TOKENISERS",
+    "TOYS",
     "UNKNOWN",
     "Batches",
     "Corpus",
@@ -28,6 +30,7 @@ __all__ = [
     "Streamed",
     "TextStatistics",
     "Vocabulary",
+    "checkerboard",
     "cycle",
     "digits",
     "find_pictures",
@@ -35,7 +38,10 @@ __all__ = [
     "load_images",
     "make_corpus",
     "open_images",
+    "pinwheel",
     "read_lines",
     "ring",
     "stacked",
+    "swiss_roll",
+    "two_moons",
 ]

@@ -10,7 +10,9 @@ from advrl.metrics.frechet import frechet_distance
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
+from advrl.metrics.parzen import diluted_log_likelihood, parzen_log_likelihood
 from advrl.metrics.rotation import rotation_index
+from advrl.metrics.scores import inception_score
 from advrl.metrics.seeds import SeedSummary, interquartile_mean, paired_summary, seed_summary
 from advrl.metrics.shares import ClassCoverage, class_coverage
 from advrl.metrics.tradeoff import Tradeoff, diversity_at, mean_diversity, shared_quality, tradeoff_gap
@@ -26,6 +28,7 @@ __all__ = [
     "class_shares",
     "confident_share",
     "corpus_bleu",
+    "diluted_log_likelihood",
     "diversity_at",
     "duplicate_alarm",
     "duplicates",
@@ -33,6 +36,7 @@ __all__ = [
     "entropy_alarm",
     "floor_alarm",
     "frechet_distance",
+    "inception_score",
     "interquartile_mean",
     "intra_batch_correlation",
     "kl",
@@ -47,6 +51,7 @@ __all__ = [
     "novelty",
     "oracle_scores",
     "paired_summary",
+    "parzen_log_likelihood",
     "precision_recall",
     "rotation_index",
     "seed_summary",
