@@ -35,7 +35,7 @@ def test_mmd_and_energy_are_what_the_loops_say(bandwidth):
     widths = bandwidth if isinstance(bandwidth, tuple) else (bandwidth,)
 
     def kernel(a: Tensor, b: Tensor) -> float:
-        return sum(math.exp(-math.dist(a, b) ** 2 / (2 * h * h)) for h in widths) / len(widths)
+        return sum(math.exp(-(math.dist(a, b) ** 2) / (2 * h * h)) for h in widths) / len(widths)
 
     def distance(a: Tensor, b: Tensor) -> float:
         return -2 * math.dist(a, b)

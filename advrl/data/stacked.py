@@ -60,9 +60,7 @@ class Stacked:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, 3, H, W) fresh images, from a generator of its own if one is given."""
-        index = torch.randint(
-            len(self.images), (n, CHANNELS), generator=generator, device=self.images.device
-        )
+        index = torch.randint(len(self.images), (n, CHANNELS), generator=generator, device=self.images.device)
         return self.images[index].squeeze(2)
 
     def mode(self, labels: Tensor) -> Tensor:

@@ -245,7 +245,9 @@ class Judge:
         right = self.labels(held_out) == images.held_out_labels.to(device)
         self.accuracy = float(right.double().mean())
         if self.accuracy < 0.98:
-            raise ValueError(f"the classifier is right on {self.accuracy:.1%} of held-out images: too few to count modes")
+            raise ValueError(
+                f"the classifier is right on {self.accuracy:.1%} of held-out images: too few to count modes"
+            )
 
     def labels(self, images: Tensor) -> Tensor:
         """(N,) classes of images (N, 1, H, W) in [-1, 1]."""

@@ -99,10 +99,15 @@ def _spread(rows: Sequence[dict[str, Any]], what: str) -> tuple[float, float]:
     if not several:
         return math.nan, math.nan
     modes, kl = (
-        statistics.fmean(statistics.stdev([row[figure] for row in group]) for group in several)
+        statistics.fmean(_deviation([row[figure] for row in group]) for group in several)
         for figure in ("modes", "reverse_kl")
     )
     return modes, kl
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Standard deviation; infinite if a value is, as a reverse KL without a single good sample."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.inf
 
 
 def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
@@ -115,7 +120,9 @@ def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
         rows = [row for row in table if row["task"] == task]
         varied = [k for k in ("objective", "stabiliser", "network") if len({row[k] for row in rows}) > 1]
         names = [", ".join(row[k] for k in varied) or row["stabiliser"] for row in rows]
-        ours = {n: [(row[f], row[f"{f}_se"]) for f in ("modes", "reverse_kl")] for n, row in zip(names, rows, strict=True)}
+        ours = {
+            n: [(row[f], row[f"{f}_se"]) for f in ("modes", "reverse_kl")] for n, row in zip(names, rows, strict=True)
+        }
         theirs = [p for p in PUBLISHED if p.task == task]
         known = {f"{p.method}, {p.source}" if task == "stacked" else f"{p.method} (published)":
                  [(p.modes, p.modes_error), (p.reverse_kl, math.nan)] for p in theirs}  # fmt: skip

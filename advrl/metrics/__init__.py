@@ -7,6 +7,7 @@ from advrl.metrics.correlation import intra_batch_correlation
 from advrl.metrics.distances import energy_distance, median_bandwidth, mmd, sliced_wasserstein
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
+from advrl.metrics.health import collapse_alarm, curve_alarms, recall_alarm
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
@@ -26,8 +27,10 @@ __all__ = [
     "Tradeoff",
     "class_coverage",
     "class_shares",
+    "collapse_alarm",
     "confident_share",
     "corpus_bleu",
+    "curve_alarms",
     "diluted_log_likelihood",
     "diversity_at",
     "duplicate_alarm",
@@ -53,6 +56,7 @@ __all__ = [
     "paired_summary",
     "parzen_log_likelihood",
     "precision_recall",
+    "recall_alarm",
     "rotation_index",
     "seed_summary",
     "self_bleu",
