@@ -77,7 +77,8 @@ def test_stacked_digits_are_played(network, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [({"tasks": "disc"}, "task"), ({"networks": "huge"}, "network"), ({"stabilisers": "plain+magic"}, "stabiliser"),
-     ({"objectives": "hope"}, "hope"), ({"seeds": 0}, "seeds"), ({"networks": "fourier", "tasks": "stacked"}, "nothing")],
+     ({"objectives": "hope"}, "hope"), ({"seeds": 0}, "seeds"),
+     ({"networks": "fourier", "tasks": "stacked"}, "nothing")],
 )  # fmt: skip
 def test_what_cannot_be_is_said_before_anything_is_played(change, wrong):
     with pytest.raises(ValueError, match=wrong):
@@ -92,7 +93,7 @@ def test_another_table_is_not_continued(tmp_path):
 
 def row(network: str, objective: str, modes: float, seed: int = 0) -> dict[str, str]:
     return {"task": "ring", "objective": objective, "stabiliser": "plain", "network": network, "steps": "5",
-            "batch_size": "2", "category": "no labels", "seed": str(seed), "modes": str(modes), "high_quality": "1",
+            "batch_size": "2", "category": "no labels", "data": "fresh points", "seed": str(seed), "modes": str(modes), "high_quality": "1",
             "reverse_kl": "0.5", "kl": "inf", "seconds": "1"}  # fmt: skip
 
 

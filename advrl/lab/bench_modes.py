@@ -24,7 +24,7 @@ from advrl import metrics
 from advrl.agents import fit
 from advrl.agents.classifier import Classifier, cached_classifier
 from advrl.checks import choice, integer
-from advrl.data import Draws, Stacked, Stream, digits, load_images, stacked
+from advrl.data import Stacked, Stream, digits, load_images, stacked
 from advrl.device import resolve_device
 from advrl.files import write_atomically
 from advrl.lab.bench_stabilisers import DIGITS, RING
@@ -46,7 +46,7 @@ ONLY = {"fourier": ("ring", "grid"), "convolutions": ("stacked",)}
 JUDGED = {"ring": 2_500, "grid": 2_500, "stacked": 26_000}  # samples, as in the sources
 DISTANCES_OF = 2_500  # samples of each side behind distances and neighbours
 BANDWIDTH = 1.0  # of MMD, in units of the data's scale
-KEY = ("task", "objective", "stabiliser", "network", "seed", "steps")
+KEY = ("task", "objective", "stabiliser", "network", "seed", "steps", "data")
 CATEGORY = "no labels"
 
 
@@ -88,6 +88,7 @@ class Cell:
     network: str
     seed: int
     steps: int
+    data: str = "fresh points"
 
 
 class Stacks(Stream):
@@ -121,8 +122,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         found = play(cell, judge, device)
         rows.append({k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in {**vars(cell), **found}.items()})
         write_atomically(path, csv_text(rows).encode())
-        say(f"{number}/{len(cells)} {cell.task}, {cell.objective}, {cell.stabiliser}, {cell.network}, seed {cell.seed}: "
-            f"{found['modes']:.0f} modes, reverse KL {found['reverse_kl']:.3f}, {found['seconds']:.0f} s")  # fmt: skip
+        name = f"{cell.task}, {cell.objective}, {cell.stabiliser}, {cell.network}, seed {cell.seed}"
+        say(f"{number}/{len(cells)} {name}: {found['modes']:.0f} modes, reverse KL {found['reverse_kl']:.3f}, {found['seconds']:.0f} s")  # fmt: skip
     wanted = {tuple(str(vars(cell)[k]) for k in KEY) for cell in cells}
     table = summary([row for row in rows if tuple(row[k] for k in KEY) in wanted])
     write_atomically(out / "table.csv", csv_text(table).encode())
@@ -145,7 +146,7 @@ def planned(options: Options) -> list[Cell]:
         make_game(name)
     networks = [choice("network", name, NETWORKS) for name in _words(options.networks)]
     cells = [
-        Cell(task, objective, stabiliser, network, seed, options.steps)
+        Cell(task, objective, stabiliser, network, seed, options.steps, _data(task, options))
         for task, seed, network, objective, stabiliser in itertools.product(
             tasks, range(options.seeds), networks, objectives, _words(options.stabilisers)
         )
@@ -305,6 +306,12 @@ def _distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
 def _numbers(figures: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
+
+
+def _data(task: str, options: Options) -> str:
+    if task != "stacked":
+        return Cell.data
+    return "digits" if options.data is None else options.data.name
 
 
 def _words(text: str) -> Sequence[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from advrl.lab.published import PUBLISHED, SETTING, Published
 
-METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category")
+METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category", "data")
 MODES = {"ring": 8, "grid": 25, "stacked": 1000}
 SHOWN = ("modes", "high_quality", "reverse_kl", "kl")
 DEFINITIONS = """\
@@ -133,7 +133,8 @@ def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
 def _published(row: Published) -> str:
     error = "" if math.isnan(row.modes_error) else f" ± {row.modes_error:.1f}"
     quality = "" if math.isnan(row.high_quality) else f"{100 * row.high_quality:.1f} %"
-    return f"| {row.task} | *{row.method}* | *{row.source}* | | | {row.modes:.1f}{error} | {quality} | {row.reverse_kl:.2f} | | |"
+    named = f"| {row.task} | *{row.method}* | *{row.source}* | | |"
+    return f"{named} {row.modes:.1f}{error} | {quality} | {row.reverse_kl:.2f} | | |"
 
 
 def _cell(row: dict[str, Any], name: str, digits: int, times: float = 1.0, unit: str = "") -> str:

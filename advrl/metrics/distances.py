@@ -4,8 +4,8 @@ r"""Distances between two sets of samples that need no features, no density and 
     energy = 2 E|x - y| - E|x - x'| - E|y - y'|                   Székely and Rizzo (2013), eq. 1.3: here unbiased
     SW_p^p = E_u W_p^p(u.x, u.y), u uniform on the sphere         Bonneel et al. (2015)
 
-k is Gaussian, exp(-|x - y|^2 / (2 h^2)), or the mean of several such. The unbiased estimates leave out pairs of a sample
-with itself: they are 0 on average for equal distributions, and therefore below 0 half of the time. The bandwidth h is
+k is Gaussian, exp(-|x - y|^2 / (2 h^2)), or the mean of several such. The unbiased estimates leave out pairs of a
+sample with itself: they are 0 on average for equal distributions, and therefore below 0 half of the time. The bandwidth h is
 part of a number's definition: an MMD without it says nothing. Shapes: N real and M fake rows.
 """
 
@@ -85,8 +85,8 @@ def energy_distance(real: Tensor, fake: Tensor) -> Tensor:
 def sliced_wasserstein(real: Tensor, fake: Tensor, directions: int = 256, power: int = 2, seed: int = 0) -> Tensor:
     """Sliced Wasserstein distance between equally many samples.
 
-    Along a direction the best coupling of two sets of one size is that of their order. Even two sets of one distribution
-    are apart, by O(N^-1/2): hold the figure against that of two real sets.
+    Along a direction the best coupling of two sets of one size is that of their order. Even two sets of one
+    distribution are apart, by O(N^-1/2): hold the figure against that of two real sets.
 
     Args:
         real, fake: (N, features) each.

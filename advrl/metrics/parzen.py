@@ -4,9 +4,9 @@ r"""Parzen-window likelihood, and why not to believe it.
 
 Likelihood and the look of samples are nearly independent in high dimension (Theis et al., 2016, section 3): with p the
 data and q noise, .01 p + .99 q draws noise 99 times of 100, and its log-likelihood is at most log 100 = 4.61 nats below
-that of p, while two models of images differ by hundreds. And the Parzen estimate is not even a good likelihood: with any
-feasible number of samples it is far off, and ranks models wrongly (their figure 3). It is here to reproduce old tables,
-and for points in the plane, where it converges. Shapes: N points judged, M samples.
+that of p, while two models of images differ by hundreds. And the Parzen estimate is not even a good likelihood: with
+any feasible number of samples it is far off, and ranks models wrongly (their figure 3). It is here to reproduce old
+tables, and for points in the plane, where it converges. Shapes: N points judged, M samples.
 """
 
 from __future__ import annotations
