@@ -93,8 +93,8 @@ def test_another_table_is_not_continued(tmp_path):
 
 def row(network: str, objective: str, modes: float, seed: int = 0) -> dict[str, str]:
     return {"task": "ring", "objective": objective, "stabiliser": "plain", "network": network, "steps": "5",
-            "batch_size": "2", "category": "no labels", "data": "fresh points", "seed": str(seed), "modes": str(modes), "high_quality": "1",
-            "reverse_kl": "0.5", "kl": "inf", "seconds": "1"}  # fmt: skip
+            "batch_size": "2", "category": "no labels", "data": "fresh points", "seed": str(seed), "modes": str(modes),
+            "high_quality": "1", "reverse_kl": "0.5", "kl": "inf", "seconds": "1"}  # fmt: skip
 
 
 def test_means_errors_and_spreads():

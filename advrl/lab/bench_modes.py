@@ -123,7 +123,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         rows.append({k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in {**vars(cell), **found}.items()})
         write_atomically(path, csv_text(rows).encode())
         name = f"{cell.task}, {cell.objective}, {cell.stabiliser}, {cell.network}, seed {cell.seed}"
-        say(f"{number}/{len(cells)} {name}: {found['modes']:.0f} modes, reverse KL {found['reverse_kl']:.3f}, {found['seconds']:.0f} s")  # fmt: skip
+        result = f"{found['modes']:.0f} modes, reverse KL {found['reverse_kl']:.3f}, {found['seconds']:.0f} s"
+        say(f"{number}/{len(cells)} {name}: {result}")
     wanted = {tuple(str(vars(cell)[k]) for k in KEY) for cell in cells}
     table = summary([row for row in rows if tuple(row[k] for k in KEY) in wanted])
     write_atomically(out / "table.csv", csv_text(table).encode())

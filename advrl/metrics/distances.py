@@ -5,8 +5,8 @@ r"""Distances between two sets of samples that need no features, no density and 
     SW_p^p = E_u W_p^p(u.x, u.y), u uniform on the sphere         Bonneel et al. (2015)
 
 k is Gaussian, exp(-|x - y|^2 / (2 h^2)), or the mean of several such. The unbiased estimates leave out pairs of a
-sample with itself: they are 0 on average for equal distributions, and therefore below 0 half of the time. The bandwidth h is
-part of a number's definition: an MMD without it says nothing. Shapes: N real and M fake rows.
+sample with itself: they are 0 on average for equal distributions, and therefore often below 0. The bandwidth h is part
+of a number's definition: an MMD without it says nothing. Shapes: N real and M fake rows.
 """
 
 from __future__ import annotations
