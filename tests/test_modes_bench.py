@@ -117,7 +117,7 @@ def test_published_rows_say_where_they_are_from():
 
 def curves(**last: float) -> dict[str, list[float]]:
     healthy = {"logit_real": 1.0, "logit_fake": -1.0, "calibration_fake": 0.9, "calibration_real": 1.1}
-    return {"step": [1, 2, 3, 4]} | {k: [50.0, math.nan, v, last.get(k, v)] for k, v in healthy.items()}
+    return {"step": [1.0, 2.0, 3.0, 4.0]} | {k: [50.0, math.nan, v, last.get(k, v)] for k, v in healthy.items()}
 
 
 def test_alarms_ring_for_what_is_wrong_alone():

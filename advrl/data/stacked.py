@@ -51,7 +51,8 @@ class Stacked:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(3, H, W) of one image."""
-        return (CHANNELS, *self.images.shape[2:])  # type: ignore[return-value]
+        height, width = self.images.shape[2:]
+        return CHANNELS, height, width
 
     @property
     def modes(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advrl.lab.published import PUBLISHED, SETTING, Published
+from advrl.lab.published import PACGAN, PUBLISHED, SETTING, Published
 
 METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category", "data")
 MODES = {"ring": 8, "grid": 25, "stacked": 1000}
@@ -124,10 +124,15 @@ def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
             n: [(row[f], row[f"{f}_se"]) for f in ("modes", "reverse_kl")] for n, row in zip(names, rows, strict=True)
         }
         theirs = [p for p in PUBLISHED if p.task == task]
-        known = {f"{p.method}, {p.source}" if task == "stacked" else f"{p.method} (published)":
-                 [(p.modes, p.modes_error), (p.reverse_kl, math.nan)] for p in theirs}  # fmt: skip
+        known = {_short(p): [(p.modes, p.modes_error), (p.reverse_kl, math.nan)] for p in theirs}
         paths.append(save_figure(modes_plot(ours, known, task, MODES[task]), out / f"{task}.png"))
     return paths
+
+
+def _short(row: Published) -> str:
+    """A published row's name in a figure."""
+    where = row.source.removeprefix(PACGAN).lstrip(", ").split(":")[0]
+    return f"{row.method} (PacGAN, {where}{', MNIST' * (row.task == 'stacked')})"
 
 
 def _published(row: Published) -> str:

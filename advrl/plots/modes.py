@@ -15,7 +15,7 @@ Figures = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def modes_plot(ours: Figures, published: Figures, task: str, modes: int) -> Figure:
-    """Two panels of one row per method: modes with their number as a line, and reverse KL.
+    """Two panels of one row per method, with standard errors: modes beside their number, and reverse KL.
 
     Args:
         ours: by method, (mean, standard error) of modes and of reverse KL; an error may be NaN.
@@ -40,6 +40,6 @@ def modes_plot(ours: Figures, published: Figures, task: str, modes: int) -> Figu
         left.set_yticks(range(len(rows)), [name for name, *_ in rows])
         left.invert_yaxis()
         left.set(title=task, xlabel=f"modes of {modes:,}")
-        right.set(xlabel="reverse KL, nats; bars are standard errors")
+        right.set(xlabel="reverse KL, nats")
         right.set_xlim(left=0)
     return figure

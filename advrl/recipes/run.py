@@ -223,7 +223,8 @@ def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
     found = curve_alarms(read_metrics(folder / "metrics.csv"))
     rows, collapsed = report.rows, None
     if report.class_shares:
-        collapsed = collapse_alarm(*report.class_shares.values(), kind=report.kind)
+        generated, real = report.class_shares.values()
+        collapsed = collapse_alarm(generated, real, report.kind)
     elif "real halves" in rows:
         collapsed = recall_alarm(rows["generated"]["recall"].mean, rows["real halves"]["recall"].mean)
     return found if collapsed is None else [*found, collapsed]
