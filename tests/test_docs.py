@@ -27,6 +27,7 @@ FEW_OF = {  # of studies, by name
     "semisupervised": ["--seeds", "2", "--steps", "4"],
     "dynamics": ["--tasks", "ring", "--dynamics", "lookahead,unrolled-10", "--steps", "8", "--looks", "8", "--seeds",
                  "1", "--batch-size", "8"],
+    "modes": ["--tasks", "ring", "--seeds", "1", "--steps", "4"],
 }  # fmt: skip
 OTHERS = {".", "cd", "git", "make", "mkdocs", "pip", "pytest", "python", "tensorboard"}  # programs that are not run
 

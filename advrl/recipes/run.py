@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,14 +26,15 @@ from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
-from advrl.agents.report import Report
+from advrl.agents.report import WIDTH, Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
 from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
+from advrl.metrics import Alarm, collapse_alarm, curve_alarms, recall_alarm
 from advrl.nn import Policy
-from advrl.plots import class_share_plot, progress_plot, save_figure
+from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
 from advrl.recipes.config import differences, from_dict, probed, to_dict
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
@@ -199,18 +201,33 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
     run = load(folder, device=str(parts.trainer.device))
     write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
     report = parts.evaluator.evaluate(run.policy.sample)
-    measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds}
+    alarms = health(report, folder)
+    measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds,
+                "alarms": [alarm._asdict() for alarm in alarms]}  # fmt: skip
     write_atomically(folder / "evaluation.json", json.dumps(measured, indent=2).encode())
     progress_plot(folder)
     for probe in probes:
         probe.close()
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
+    told = "".join(textwrap.fill(f"ALARM  {alarm}", WIDTH, subsequent_indent=" " * 7) + "\n\n" for alarm in alarms)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
         f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
-        f"{report}\n\n{_written(folder, parts.pictured)}"
+        f"{report}\n\n{told}{_written(folder, parts.pictured)}"
     )
+
+
+def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
+    """What a run's curves and its samples say is wrong (docs/health.md)."""
+    found = curve_alarms(read_metrics(folder / "metrics.csv"))
+    rows, collapsed = report.rows, None
+    if report.class_shares:
+        generated, real = report.class_shares.values()
+        collapsed = collapse_alarm(generated, real, report.kind)
+    elif "real halves" in rows:
+        collapsed = recall_alarm(rows["generated"]["recall"].mean, rows["real halves"]["recall"].mean)
+    return found if collapsed is None else [*found, collapsed]
 
 
 def save_report_plot(report: Report | ModeReport, folder: Path) -> None:
