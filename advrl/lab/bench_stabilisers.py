@@ -67,10 +67,10 @@ class Options:
     """ring, digits, or rows: batch norm's correlation, label smoothing, and semi-supervised classifiers."""
     methods: str = ""
     """Which rows, with commas between. Default: all."""
-    seeds: int = 5
-    """Runs of each row, with seeds counted up from 0."""
-    steps: int = 4000
-    """Steps of each run."""
+    seeds: int | None = None
+    """Runs of each row, with seeds counted up from 0. Default: 5, and 10 of rows (an ensemble of ten)."""
+    steps: int | None = None
+    """Steps of each run. Default: 4000, and 500 of rows."""
     rounds: int = 11
     """Rounds of timing."""
     device: str = "auto"
@@ -86,12 +86,15 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         ValueError, TypeError: for an unknown task or row, or numbers out of range.
     """
     choice("task", options.task, ("ring", "digits", "rows"))
-    integer("--seeds", options.seeds, 2), integer("--steps", options.steps), integer("--rounds", options.rounds)
+    seeds, steps = (10, 500) if options.task == "rows" else (5, 4000)
+    seeds = seeds if options.seeds is None else integer("--seeds", options.seeds, 2)
+    steps = steps if options.steps is None else integer("--steps", options.steps)
+    integer("--rounds", options.rounds)
     device = resolve_device(options.device)
     if options.task == "rows":
-        rows = measured_rows(options.seeds, options.steps, device)
+        rows = measured_rows(seeds, steps, device, say)
     else:
-        rows = _compared(options, device, say)
+        rows = _compared(options, seeds, steps, device, say)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -100,10 +103,12 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     target.mkdir(parents=True, exist_ok=True)
     path = target / f"stabilisers-{options.task}.csv"
     write_atomically(path, text.getvalue().encode())
-    say(f"\n{table(rows)}\n\nErrors are standard errors over {options.seeds} seeds. Written:\n  {path}")
+    say(f"\n{table(rows)}\n\nErrors are standard errors over {seeds} seeds. Written:\n  {path}")
 
 
-def _compared(options: Options, device: torch.device, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _compared(
+    options: Options, seeds: int, steps: int, device: torch.device, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     known = RING if options.task == "ring" else DIGITS
     names = list(dict.fromkeys(n.strip() for n in options.methods.split(",") if n.strip())) or list(known)
     for name in names:
@@ -112,11 +117,11 @@ def _compared(options: Options, device: torch.device, say: Callable[[str], None]
     rows = []
     for name in names:
         found: list[Mapping[str, float]] = []
-        for seed in range(options.seeds):
-            parts = build(options.task, known[name], options.steps, seed, device)
+        for seed in range(seeds):
+            parts = build(options.task, known[name], steps, seed, device)
             config_batch = parts[1]
             trainer = parts[0].trainer
-            fit(trainer, parts[0].real, options.steps, batch_size=config_batch, seed=seed, progress=False)
+            fit(trainer, parts[0].real, steps, batch_size=config_batch, seed=seed, progress=False)
             trainer.average.eval()
             found.append(parts[0].evaluator.fast(trainer.average.sample))
         row: dict[str, Any] = {"method": name, "cost": costs[name][0], "cost_low": costs[name][1],
