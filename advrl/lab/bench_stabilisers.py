@@ -3,9 +3,9 @@
 Every row is the same plain game with one thing changed, named by its own flags. On the ring the plain game is a hard
 one, that of Metz et al. (2017): radius 2, standard deviation .02, z of 256 and a discriminator that learns ten times
 more slowly than the generator, without Fourier features, instance noise or penalty; the gain is modes found, share of
-good samples and divergence of the shares. On the digits it is the image recipe's networks with the implicit policy and no penalty; the
-gain is the Fréchet distance to the training half. Seconds per step are taken in turn, row after row, so that load hits
-all of them, and divided by the plain row's of the same round: the median of the rounds.
+good samples and divergence of the shares. On the digits it is the image recipe's networks with the implicit policy and
+no penalty; the gain is the Fréchet distance to the training half. Seconds per step are taken in turn, row after row,
+so that load hits all of them, and divided by the plain row's of the same round: the median of the rounds.
 """
 
 from __future__ import annotations
