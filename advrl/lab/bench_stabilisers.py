@@ -1,7 +1,7 @@
 """``advrl bench stabilisers``: what each stabiliser costs a step, beside what it gains, over seeds.
 
 Every row is the same plain game with one thing changed, named by its own flags. On the ring the plain game is a hard
-one, that of Metz et al. (2017): radius 2, standard deviation .02, z of 256 and a discriminator that learns ten times
+one: the recipe's networks with the target, z and rates of Metz et al. (2017), whose discriminator learns ten times
 more slowly than the generator, without Fourier features, instance noise or penalty; the gain is modes found, share of
 good samples and divergence of the shares. On the digits it is the image recipe's networks with the implicit policy and
 no penalty; the gain is the Fréchet distance to the training half. Seconds per step are taken in turn, row after row,
