@@ -71,7 +71,7 @@ class CNNDiscriminator(EmbeddedDiscriminator):
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding, count, width) for width, count in kept)
         features = sum(count for _, count in kept)
         self.gate, self.carry = nn.Linear(features, features), nn.Linear(features, features)
-        nn.init.constant_(self.gate.bias, -2.0)  # at first it carries: Srivastava et al. (2015), section 2.2
+        nn.init.zeros_(self.gate.bias)  # half open at first, as the authors have it
         self.dropout, self.out = nn.Dropout(dropout), nn.Linear(features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
