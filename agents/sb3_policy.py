@@ -215,16 +215,16 @@ def prefix_logits(generator: nn.Module, tokens: Tensor, padding: int, context: T
 
     Args:
         generator: with ``start(n, context) -> state`` and ``step(tokens, state) -> (logits, state)``, whose first
-            step is given padding, since nothing has been written.
+            step is given ``None``, since nothing has been written: the policies of ``advrl.nn``.
         tokens: (B, L), padded at the end.
         padding: its id.
         context: (B, C), what the samples are given, or None.
     """
     written = (tokens != padding).sum(1)
     state = generator.start(len(tokens), context)  # type: ignore[operator]
-    logits, state = generator.step(torch.full_like(written, padding), state)  # type: ignore[operator]
+    logits, state = generator.step(None, state)  # type: ignore[operator]
     following = logits
-    for t in range(int(written.max())):
+    for t in range(min(int(written.max()), tokens.shape[1] - 1)):  # nothing follows a full row: any logits will do
         logits, state = generator.step(tokens[:, t], state)  # type: ignore[operator]
         following = torch.where((written == t + 1)[:, None], logits, following)
     return following

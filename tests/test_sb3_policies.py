@@ -10,14 +10,13 @@ import torch
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import VecMonitor
-from torch import nn
 from torch.distributions import Bernoulli, Categorical, Independent, Normal, Poisson
 
 import advrl.envs  # noqa: F401  registers
 from advrl.agents.sb3 import DiscriminatorReward, GeneratorPolicy, SB3VecEnv, TokenFeatures, generate
 from advrl.agents.sb3_generate import tempered
 from advrl.distributions import OneHotCategorical
-from advrl.nn import FAMILIES, MLP, Policy
+from advrl.nn import FAMILIES, MLP, GRUPolicy, LSTMPolicy, Policy, TransformerPolicy
 from tests.sb3_envs import Bandit, Tokens
 from tests.statistics import assert_unbiased
 
@@ -61,42 +60,21 @@ def test_log_probabilities_are_the_generator_s(family, algorithm):
     assert not torch.equal(before, generator.net.net[0].weight)
 
 
-class Recurrent(nn.Module):
-    """A sequence generator in its cached-state form."""
-
-    def __init__(self, actions, ids, context=0, hidden=6):
-        super().__init__()
-        self.embedding, self.cell = nn.Embedding(ids, hidden), nn.GRUCell(hidden, hidden)
-        self.out, self.given = nn.Linear(hidden, actions), nn.Linear(max(context, 1), hidden)
-
-    def start(self, n, context=None):
-        return torch.zeros(n, self.out.in_features) if context is None else self.given(context)
-
-    def step(self, tokens, state):
-        state = self.cell(self.embedding(tokens), state)
-        return 3 * self.out(state), state
-
-
+@pytest.mark.parametrize("kind", [GRUPolicy, LSTMPolicy, TransformerPolicy])
 @pytest.mark.parametrize("context", [None, 2])
 @pytest.mark.parametrize("eos", [False, True])
-def test_a_sequence_generator_s_steps_are_those_of_the_whole_sequence(eos, context):
+def test_a_sequence_generator_s_steps_are_those_of_the_whole_sequence(eos, context, kind):
     """The log-probability that ``generate`` tells is the generator's own, run once over each finished sequence."""
     torch.manual_seed(0)
     options = {} if context is None else {"context": context}
     env = SB3VecEnv(gym.make_vec("advrl/Sequence-v0", 16, vocab=4, length=5, eos=eos, **options))
-    generator = Recurrent(4 + eos, 5 + eos, context or 0)
+    generator = kind(4, 5, 8, eos=eos, context=context or 0)
     model = PPO(GeneratorPolicy, env, n_steps=10, batch_size=80, device="cpu", seed=0,
                 policy_kwargs={"generator": generator})  # fmt: skip
     seen = {} if context is None else {"sample": lambda obs, _: torch.cat([obs["tokens"], obs["context"]], 1)}
     words, told = generate(model, 60, return_log_prob=True, **seen)
     words, given = (words, None) if context is None else (words[:, :5].long(), words[:, 5:].float())
-    padding = 4 + eos
-    state, total, token = generator.start(60, given), torch.zeros(60), torch.full((60,), padding)
-    for t in range(5):
-        logits, state = generator.step(token, state)
-        token = words[:, t]
-        alive = token != padding
-        total += logits.log_softmax(-1).gather(1, token.clamp(max=padding - 1)[:, None])[:, 0] * alive
+    padding, total = 4 + eos, generator.log_probs(words, given).sum(1)
     torch.testing.assert_close(told, total.detach(), atol=1e-5, rtol=0)
     assert (words == padding).any() == eos
     before = generator.out.weight.clone()
@@ -142,7 +120,7 @@ def test_generators_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"samples have shape \(1, 2, 3\), but actions are MultiBinary\(5\)"):
         policy(one_shot("bernoulli"), gym.spaces.MultiBinary(5))
     with pytest.raises(ValueError, match=r"has 5 tokens, but actions are Discrete\(3\)"):
-        PPO(GeneratorPolicy, SB3VecEnv(Tokens(2)), policy_kwargs={"generator": Recurrent(5, 4)}, device="cpu")
+        PPO(GeneratorPolicy, SB3VecEnv(Tokens(2)), policy_kwargs={"generator": GRUPolicy(5, 4)}, device="cpu")
     with pytest.raises(ValueError, match="use_sde must be False"):
         policy(one_shot("gaussian"), ACTIONS["gaussian"], use_sde=True)
     with pytest.raises(ValueError, match="tokens are observed as Box"):
