@@ -50,6 +50,10 @@ class Sample:
     """Draw around a sum of classes, as '7-1+4': of mean noises, by class of the samples."""
     truncation: float | None = None
     """Keep the normal noise within this many standard deviations: better samples, less various."""
+    prompt: str = ""
+    """Of text: how every line begins."""
+    temperature: float = 1.0
+    """Of text: below 1 writes what is likelier."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,10 @@ def _sample(options: Sample) -> int:
     if sum(ways) > 1:
         return _fail("--interpolate, --arithmetic and --truncation are three ways of drawing: give one")
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
+    if hasattr(run.config, "lines"):
+        return _write_text(run, options)
+    if options.prompt or options.temperature != 1.0:
+        return _fail("--prompt and --temperature are for runs that write text")
     path = options.out or _free_name(options.run / "samples")
     if options.interpolate or options.arithmetic is not None:
         return _walk(run, options, path)
@@ -256,6 +264,17 @@ def _sample(options: Sample) -> int:
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
     print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  {samples.numpy().dtype} {tuple(samples.shape)}")
     print(f"Next:\n  advrl evaluate {options.run}")
+    return 0
+
+
+def _write_text(run: Any, options: Sample) -> int:
+    from advrl.files import write_atomically
+
+    lines = run.config.lines(run, options.n, options.seed, prompt=options.prompt, temperature=options.temperature)
+    print("\n".join(lines))
+    if options.out is not None:
+        write_atomically(options.out, ("\n".join(lines) + "\n").encode())
+        print(f"Written:\n  {options.out}")
     return 0
 
 
@@ -474,6 +493,8 @@ The generator is a policy: noise z in, a distribution over samples out. One flag
 
 
 def _settings(config: Any) -> str:
+    if not hasattr(config, "objective"):
+        return f"policy {config.policy}, maximum likelihood, {config.steps:,} steps"
     how = (
         f"agent {config.agent}" if hasattr(config, "agent") else f"policy {config.policy}, estimator {config.estimator}"
     )

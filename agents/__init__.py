@@ -27,6 +27,7 @@ else:
     from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
+    from advrl.agents.likelihood import LikelihoodTrainer
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
     from advrl.agents.policy_gradient import PolicyGradientTrainer, ReinforceTrainer
@@ -84,6 +85,7 @@ else:
         "Learned",
         "LearnedLinear",
         "LearnedModel",
+        "LikelihoodTrainer",
         "Lookahead",
         "ModeEvaluator",
         "ModeReport",

@@ -67,6 +67,10 @@ class WritingPolicy(nn.Module):
         """The policy given a context (*batch, C); ``temperature``, ``top_k`` and ``top_p`` as of :class:`Sequence`."""
         return Sequence(self, context, **options)  # type: ignore[arg-type]
 
+    def sample(self, n: int, **options: float | int | None) -> Tensor:
+        """(n, T) sequences; options as of :meth:`distribution`, without a context."""
+        return self.distribution(None, **options).sample((n,))
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings of ids (*), or of relaxed tokens (*, K): their weighted mean."""
         if tokens.is_floating_point():

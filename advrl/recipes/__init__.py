@@ -13,11 +13,13 @@ from advrl.recipes.oracle import SequenceOracle
 from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 from advrl.recipes.semisupervised import DigitsSemiSupervised
+from advrl.recipes.text import Text
 
 RECIPES: dict[str, type[Any]] = {
     cls.name: cls
     for cls in (
         Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised, Canvas, SequenceOracle,
+        Text,
     )
 }  # fmt: skip
 
@@ -35,6 +37,7 @@ __all__ = [
     "Run",
     "RunError",
     "SequenceOracle",
+    "Text",
     "load",
     "train",
 ]

@@ -107,14 +107,6 @@ class OracleEvaluator:
         return found
 
 
-class Writer(GRUPolicy):
-    """A GRU policy that ``advrl sample`` can ask for sequences."""
-
-    def sample(self, n: int) -> Tensor:
-        """n sequences (n, T)."""
-        return self.distribution().sample((n,))
-
-
 @dataclass(frozen=True)
 class SequenceOracle(AgentConfig):
     """Train an agent that writes sequences on a seeded LSTM oracle, whose probabilities are known.
@@ -152,9 +144,9 @@ class SequenceOracle(AgentConfig):
             integer("--" + name.replace("_", "-"), getattr(self, name))
         integer("--oracle-seed", self.oracle_seed, 0)
 
-    def policy_for(self, shape: tuple[int, ...]) -> Writer:
+    def policy_for(self, shape: tuple[int, ...]) -> GRUPolicy:
         """The untrained policy: what :func:`advrl.load` fills with weights."""
-        return Writer(self.vocab, self.length, self.width)
+        return GRUPolicy(self.vocab, self.length, self.width)
 
     def build(self, device: torch.device) -> AgentParts:
         """All parts of the run."""

@@ -200,7 +200,7 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
     """Judge and draw what was trained."""
     run = load(folder, device=str(parts.trainer.device))
     write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
-    report = parts.evaluator.evaluate(run.policy.sample)
+    report = judged(parts, run.policy)
     alarms = health(report, folder)
     measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds,
                 "alarms": [alarm._asdict() for alarm in alarms]}  # fmt: skip
@@ -216,6 +216,15 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
         f"{report}\n\n{told}{_written(folder, parts.pictured)}"
     )
+
+
+def judged(parts: Any, policy: Any, **options: int) -> Report | ModeReport:
+    """What the judge says of a policy's samples, or of the policy, where it looks at its probabilities too."""
+    judge = parts.evaluator
+    report: Report | ModeReport = (
+        judge.of(policy, **options) if hasattr(judge, "of") else judge.evaluate(policy.sample, **options)
+    )
+    return report
 
 
 def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
@@ -262,8 +271,7 @@ class Run:
         parts = config.build(self.device)
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
-        report: Report | ModeReport = parts.evaluator.evaluate(self.policy.sample, splits=splits)
-        return report
+        return judged(parts, self.policy, splits=splits)
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:
@@ -407,7 +415,7 @@ def _ranks(config: Any, trainer: Any) -> str:
 
 
 def _written(folder: Path, pictured: str) -> str:
-    pictures = sorted((folder / "samples").glob("*.png"))
+    pictures = sorted((folder / "samples").glob("step-*"))
     lines = ["Written:"]
     if pictures:
         lines.append(f"  {pictures[-1]}  {pictured}")

@@ -1,0 +1,107 @@
+r"""Maximum likelihood for policies that write sequences: what every sequence GAN has to be held against.
+
+    minimise  -sum_n sum_t log p(x_t | x_<t) / number of tokens,    ends of sequences among them
+
+Shapes: B sequences of T ids.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
+
+from advrl.agents.adversarial import backward
+from advrl.checks import number
+from advrl.distributed import mean
+from advrl.nn.sequences import WritingPolicy
+
+
+class LikelihoodTrainer:
+    """Moves a sequence policy towards the data, batch by batch; :func:`advrl.agents.fit` runs it.
+
+    Args:
+        policy: of ``advrl.nn``, such as ``LSTMPolicy``.
+        lr: of Adam.
+        schedule: factor of the learning rate as a function of the step count.
+        max_norm: gradients are scaled down to it.
+        ema: decay of the exponential moving average of the policy (``trainer.average``); 0 turns it off.
+
+    Raises:
+        ValueError, TypeError: for numbers out of range.
+    """
+
+    batches_per_step = 1
+
+    def __init__(
+        self,
+        policy: WritingPolicy,
+        *,
+        lr: float = 1e-3,
+        schedule: Callable[[int], float] | None = None,
+        max_norm: float = 5.0,
+        ema: float = 0.0,
+    ) -> None:
+        self.generator = policy
+        self.lr, self.schedule = number("lr", lr, 0.0), schedule
+        self.max_norm, self.ema = number("max_norm", max_norm, 0.0, exclusive=True), number("ema", ema, 0.0, 1.0)
+        self.average = copy.deepcopy(policy).requires_grad_(False) if ema else policy
+        self.g_opt = Adam(policy.parameters(), lr=lr, fused=self.device.type in ("cpu", "cuda"))
+        self.steps = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy's parameters live."""
+        return next(self.generator.parameters()).device
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """One update on sequences (B, T).
+
+        Returns:
+            ``nll``, nats per token before the update, detached.
+        """
+        if self.schedule is not None:
+            for group in self.g_opt.param_groups:
+                group["lr"] = self.lr * self.schedule(self.steps)
+        tokens = (batch < self.generator.outcomes).sum()
+        # over the mean number of tokens: gradients are averaged over the ranks, and each may have other lengths
+        loss = -self.generator.log_probs(batch).sum() / mean(tokens.to(torch.get_default_dtype()))
+        backward(self.g_opt, loss)
+        clip_grad_norm_(self.generator.parameters(), self.max_norm)
+        self.g_opt.step()
+        self.steps += 1
+        self._update_average()
+        return {"nll": loss.detach()}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if not self.ema:
+            return
+        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}
+        return parts | {"average": self.average} if self.ema else parts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, optimiser, average and the step count."""
+        return {"steps": self.steps} | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: if it has other parts than this trainer.
+        """
+        parts = self._parts()
+        if state.keys() - {"steps"} != parts.keys():
+            raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        self.steps = int(state["steps"])
