@@ -51,8 +51,8 @@ def noisy_mlp(
 ) -> nn.Sequential:
     """The discriminator of Salimans et al. (2016) for MNIST: Gaussian noise, weights normalised.
 
-    Theirs has hidden layers of 1000, 500, 250, 250 and 250 units. The weights' norm being learnt apart from their
-    direction matters: without it the game gained nothing over the labels alone on the digits.
+    Theirs has hidden layers of 1000, 500, 250, 250 and 250 units. The norm of the weights is learnt apart from their
+    direction (Salimans & Kingma, 2016).
 
     Args:
         inputs: numbers of a sample, which is flattened.
