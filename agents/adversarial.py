@@ -19,6 +19,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.forward import Precision, check_compiler, check_precision, twin
 from advrl.agents.packs import Packs, packs_of, per_draw, unpacked
+from advrl.agents.parts import Parts
 from advrl.agents.stabiliser import Player, Stabiliser
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
@@ -28,7 +29,7 @@ from advrl.nn import coupled_samples
 from advrl.objectives import Game, Objective, Penalty, calibration, clip_weights, is_log_ratio, non_saturating
 
 
-class AdversarialTrainer:
+class AdversarialTrainer(Parts):
     """Alternates discriminator and generator steps; any estimator, any objective.
 
     Args:
@@ -330,23 +331,6 @@ class AdversarialTrainer:
             parts["e_opt"] = self.e_opt
         parts |= {f"stabiliser.{s.name}": s for s in self.stabilisers if s.state_dict()}
         return parts | {f"estimator.{name}": part for name, part in modules_of(self.estimator).items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, average, the estimator's state and the step count."""
-        return {"steps": self.steps} | {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` returned.
-
-        Raises:
-            ValueError: if it has other parts than this trainer.
-        """
-        parts = self._parts()
-        if state.keys() - {"steps"} != parts.keys():
-            raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        self.steps = int(state["steps"])
 
 
 def backward(optimiser: Optimizer, loss: Tensor, retain_graph: bool = False) -> None:

@@ -17,12 +17,13 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from advrl.agents.adversarial import backward
+from advrl.agents.parts import Parts
 from advrl.checks import number
 from advrl.distributed import mean
 from advrl.nn.sequences import WritingPolicy
 
 
-class LikelihoodTrainer:
+class LikelihoodTrainer(Parts):
     """Moves a sequence policy towards the data, batch by batch; :func:`advrl.agents.fit` runs it.
 
     Args:
@@ -88,20 +89,3 @@ class LikelihoodTrainer:
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}
         return parts | {"average": self.average} if self.ema else parts
-
-    def state_dict(self) -> dict[str, Any]:
-        """Policy, optimiser, average and the step count."""
-        return {"steps": self.steps} | {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` returned.
-
-        Raises:
-            ValueError: if it has other parts than this trainer.
-        """
-        parts = self._parts()
-        if state.keys() - {"steps"} != parts.keys():
-            raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        self.steps = int(state["steps"])

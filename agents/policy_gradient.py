@@ -27,6 +27,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.adversarial import backward
 from advrl.agents.adversary import Adversary
+from advrl.agents.parts import Parts
 from advrl.agents.rollout import Episodes, actor_for, pay, play
 from advrl.checks import integer, number
 from advrl.envs.generation import Generation
@@ -35,7 +36,7 @@ from advrl.estimators.baselines import AtContext
 from advrl.estimators.score import Baseline
 
 
-class PolicyGradientTrainer:
+class PolicyGradientTrainer(Parts):
     """What the agents share: playing, being paid, an adversary, the average, the state; subclasses say how to learn.
 
     ``step(batch)`` plays ``samples * len(batch)`` episodes; the batch are real samples for the adversary, and without
@@ -170,23 +171,6 @@ class PolicyGradientTrainer:
         if self.ema:
             parts["average"] = self.average
         return parts if self.adversary is None else parts | self.adversary.parts()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, average, baseline and the step count."""
-        return {"steps": self.steps} | {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` returned.
-
-        Raises:
-            ValueError: if it has other parts than this trainer.
-        """
-        parts = self._parts()
-        if state.keys() - {"steps"} != parts.keys():
-            raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        self.steps = int(state["steps"])
 
 
 class ReinforceTrainer(PolicyGradientTrainer):

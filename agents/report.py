@@ -184,3 +184,38 @@ def table(lines: list[list[str]]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+@dataclass(frozen=True)
+class FigureReport:
+    """Figures of samples beside those of what there is to reach; ``str()`` is a table for people.
+
+    Args:
+        n: samples in each draw.
+        splits: draws.
+        rows: by name (``generated`` and others), then by figure.
+        figures: what the table calls each, in its order.
+        notes: what the rows and the figures are.
+    """
+
+    n: int
+    splits: int
+    rows: dict[str, dict[str, Estimate]]
+    figures: dict[str, str]
+    notes: dict[str, str]
+
+    class_shares: ClassVar[dict[str, list[float]]] = {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries."""
+        return {"n": self.n, "splits": self.splits, "rows": as_json(self.rows), "class_shares": {}}
+
+    def __str__(self) -> str:
+        lines = [
+            [told, *(row[name].cell() if name in row else "-" for row in self.rows.values())]
+            for name, told in self.figures.items()
+        ]
+        indent = max(map(len, self.notes)) + 2
+        notes = (textwrap.fill(f"{name:<{indent}}{note}", WIDTH, subsequent_indent=" " * indent)
+                 for name, note in self.notes.items())  # fmt: skip
+        return table([["", *self.rows], *lines]) + "\n\n" + "\n".join(notes)

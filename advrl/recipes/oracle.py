@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advrl.agents import Adversary, Turns
-from advrl.agents.report import WIDTH, Estimate, as_json, table
+from advrl.agents.report import Estimate, FigureReport
 from advrl.checks import choice, integer
 from advrl.data import LSTMOracle
 from advrl.envs import DiscriminatorScore, SequenceGeneration
@@ -39,33 +38,6 @@ FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class OracleReport:
-    """What :meth:`OracleEvaluator.evaluate` found; ``str()`` is a table for people."""
-
-    n: int
-    splits: int
-    rows: dict[str, dict[str, Estimate]]
-
-    class_shares: ClassVar[dict[str, list[float]]] = {}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dictionaries."""
-        return {"n": self.n, "splits": self.splits, "rows": as_json(self.rows), "class_shares": {}}
-
-    def __str__(self) -> str:
-        lines = [[name, *(row[f].cell() for row in self.rows.values())] for f, (name, _) in FIGURES.items()]
-        notes = {
-            "generated": f"{self.splits} draws of {self.n:,} sequences; mean ± standard error",
-            "oracle": f"{self.splits} draws of the oracle itself: the floor",
-            **dict(FIGURES.values()),
-        }
-        indent = max(map(len, notes)) + 2
-        told = (textwrap.fill(f"{name:<{indent}}{note}", WIDTH, subsequent_indent=" " * indent)
-                for name, note in notes.items())  # fmt: skip
-        return table([["", *self.rows], *lines]) + "\n\n" + "\n".join(told)
-
-
 class OracleEvaluator:
     """Judges samplers of sequences (n, T) by the oracle's probabilities and by how varied they are.
 
@@ -85,7 +57,7 @@ class OracleEvaluator:
             found = self._figures(sample(SAMPLES), self.floor)
         return {name: float(value) for name, value in found.items()} | {"floor": float(self.floor["nll"])}
 
-    def evaluate(self, sample: Callable[[int], Tensor], splits: int = 10) -> OracleReport:
+    def evaluate(self, sample: Callable[[int], Tensor], splits: int = 10) -> FigureReport:
         """Every figure of a sampler, with the oracle's own beside them."""
         integer("splits", splits)
         rows = {}
@@ -93,7 +65,12 @@ class OracleEvaluator:
             for name, draw in (("generated", sample), ("oracle", self.oracle.sample)):
                 found = [self._figures(draw(SAMPLES), self.floor) for _ in range(splits)]
                 rows[name] = {f: Estimate.of(torch.stack([figures[f] for figures in found])) for f in FIGURES}
-        return OracleReport(SAMPLES, splits, rows)
+        notes = {
+            "generated": f"{splits} draws of {SAMPLES:,} sequences; mean ± standard error",
+            "oracle": f"{splits} draws of the oracle itself: the floor",
+            **dict(FIGURES.values()),
+        }
+        return FigureReport(SAMPLES, splits, rows, {name: told for name, (told, _) in FIGURES.items()}, notes)
 
     def _figures(self, x: Tensor, floor: dict[str, Tensor] | None) -> dict[str, Tensor]:
         vocab = self.oracle.vocab_size

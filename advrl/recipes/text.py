@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advrl.agents import Every, LikelihoodTrainer
-from advrl.agents.report import WIDTH, Estimate, as_json, table
+from advrl.agents.report import Estimate, FigureReport
 from advrl.checks import choice, integer, number
 from advrl.data import TOKENISERS, Corpus, Vocabulary, make_corpus, read_lines
 from advrl.distributed import rank
@@ -33,47 +32,15 @@ JUDGED = 1000  # sentences in each draw
 SHOWN = 20
 VOCABULARY = "vocabulary.json"
 
-FIGURES = {
+NAMES = ["nll", *(f"{bleu}-{k}" for bleu in ("BLEU", "self-BLEU") for k in range(2, 6)), "duplicates", "novel"]
+FIGURES = {name: name for name in NAMES}
+NOTES = {
     "nll": "nats per token of the test part, by the policy: lower is better, and gives no credit for repetition",
-    **{f"BLEU-{k}": "" for k in range(2, 6)},
-    **{f"self-BLEU-{k}": "" for k in range(2, 6)},
+    "BLEU": "mean over sentences of n-grams found in the test part (Texygen's protocol, smoothing epsilon)",
+    "self-BLEU": "the same against each other: lower is more varied; be near the real row in both, and in one draw",
     "duplicates": "share of the sentences that equal another one",
     "novel": "share of the sentences that the training part does not have",
 }
-NOTES = {
-    "nll": FIGURES["nll"],
-    "BLEU": "mean over sentences of n-grams found in the test part (Texygen's protocol, smoothing epsilon)",
-    "self-BLEU": "the same against each other: lower is more varied; be near the real row in both, and in one draw",
-    "duplicates": FIGURES["duplicates"],
-    "novel": FIGURES["novel"],
-}
-
-
-@dataclass(frozen=True)
-class TextReport:
-    """What :meth:`TextEvaluator.of` found; ``str()`` is a table for people."""
-
-    n: int
-    splits: int
-    rows: dict[str, dict[str, Estimate]]
-
-    class_shares: ClassVar[dict[str, list[float]]] = {}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dictionaries."""
-        return {"n": self.n, "splits": self.splits, "rows": as_json(self.rows), "class_shares": {}}
-
-    def __str__(self) -> str:
-        lines = [[name, *(row[name].cell() if name in row else "-" for row in self.rows.values())] for name in FIGURES]
-        notes = {
-            "generated": f"{self.splits} draws of {self.n:,} sentences; mean ± standard error",
-            "real": f"{self.n:,} sentences of the validation part, against the same test part",
-            **NOTES,
-        }
-        indent = max(map(len, notes)) + 2
-        told = (textwrap.fill(f"{name:<{indent}}{note}", WIDTH, subsequent_indent=" " * indent)
-                for name, note in notes.items())  # fmt: skip
-        return table([["", *self.rows], *lines]) + "\n\n" + "\n".join(told)
 
 
 class TextEvaluator:
@@ -95,7 +62,7 @@ class TextEvaluator:
         """``validation_nll``, nats per token."""
         return {"validation_nll": self._nll(policy, self.validation)}
 
-    def of(self, policy: WritingPolicy, splits: int = 10) -> TextReport:
+    def of(self, policy: WritingPolicy, splits: int = 10) -> FigureReport:
         """Every figure of a policy, with those of real text beside them."""
         integer("splits", splits)
         references = self.test[: 10 * JUDGED]
@@ -107,7 +74,12 @@ class TextEvaluator:
                 "real": {name: Estimate(float(value)) for name, value in real.items()},
             }
             rows["generated"]["nll"] = Estimate(self._nll(policy, self.test))
-        return TextReport(self.n, splits, rows)
+        notes = {
+            "generated": f"{splits} draws of {self.n:,} sentences; mean ± standard error",
+            "real": f"{self.n:,} sentences of the validation part, against the same test part",
+            **NOTES,
+        }
+        return FigureReport(self.n, splits, rows, FIGURES, notes)
 
     def _nll(self, policy: WritingPolicy, x: Tensor) -> float:
         with torch.no_grad(), evaluating(policy):
