@@ -142,7 +142,6 @@ def draw(mdp: MDP, found: Solution, options: Solve) -> list[Path]:
 
     from advrl import plots
     from advrl.tabular import bounds_by_sweep, ended_states, greedy, occupancy, q_from_v, value_iteration
-    from advrl.tabular.solution import contracts
 
     folder, over, labels = _folder(options), ended_states(mdp), mdp.action_labels
     arrows = labels is not None and any(label in plots.DIRECTIONS for label in labels)
@@ -163,7 +162,7 @@ def draw(mdp: MDP, found: Solution, options: Solve) -> list[Path]:
             figures["occupancy"] = plots.occupancy_map(occupancy(mdp, found.policy), mdp.shape)
     if mdp.num_states <= 1000:
         history = value_iteration(mdp, history=True, stop="max", tol=1e-6).history
-    if history and contracts(mdp):
+    if history and mdp.contracts:
         figures["bounds"] = plots.bounds_plot(*bounds_by_sweep(mdp, history), found.V)
     written = [plots.save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
     if history and mdp.shape is not None and mdp.num_states <= 200:

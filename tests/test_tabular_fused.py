@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from advrl.tabular import MDP, Successors, fused, modified_policy_iteration, policy_iteration, solve
+from advrl.tabular import MDP, Solution, Successors, fused, modified_policy_iteration, policy_iteration, small, solve
 from advrl.tabular.problems import corner_grid, garnet
 
 TOL = 1e-7
 
 
-def tensors(monkeypatch, mdp: MDP, tol: float = TOL) -> torch.Tensor:
-    """V as it comes without numba."""
+def tensors(monkeypatch, mdp: MDP, tol: float = TOL) -> Solution:
+    """What comes without numba."""
     with monkeypatch.context() as patch:
         patch.setattr(fused, "INSTALLED", False)
-        assert not fused.usable(mdp) and not fused.small(mdp)
-        return policy_iteration(mdp, tol=tol).V
+        assert not fused.usable(mdp) and not small.usable(mdp)
+        return policy_iteration(mdp, tol=tol)
 
 
 def chain(states: int, gamma: float) -> MDP:
@@ -51,7 +51,7 @@ def test_compiled_sweeps_agree_with_tensors(name, monkeypatch):
     mdp = PROBLEMS[name]()
     assert fused.usable(mdp)
     found = solve(mdp, "modified-policy-iteration", tol=TOL)
-    truth = tensors(monkeypatch, mdp)
+    truth = tensors(monkeypatch, mdp).V
     assert found.status == "converged" and float(found.error_bound) <= TOL
     assert (found.V - truth).abs().max() <= 2 * TOL
     assert (found.lower - 1e-12 <= truth).all() and (truth <= found.upper + 1e-12).all()
@@ -90,10 +90,33 @@ def test_compiled_policy_iteration_agrees_with_tensors(batch, monkeypatch):
     gamma = torch.linspace(0.5, 0.999, 40, dtype=torch.float64)[: batch[0]] if batch else 0.9
     R = torch.randn(*batch, 12, 3, generator=generator, dtype=torch.float64)
     mdp = MDP(P / P.sum(-1, keepdim=True), R, gamma, mask=mask)
-    assert fused.small(mdp)
+    assert small.usable(mdp)
     found = policy_iteration(mdp)
-    assert (found.V - tensors(monkeypatch, mdp)).abs().max() < 1e-9
+    plain = tensors(monkeypatch, mdp)
+    assert (found.V - plain.V).abs().max() < 1e-9
     assert mdp.mask.gather(-1, found.policy[..., None]).all() and found.status == "converged"
+    torch.testing.assert_close(found.Q, plain.Q, rtol=0, atol=1e-9)
+    assert (found.policy == plain.policy).all() and (found.optimal_set == plain.optimal_set).all()
+    for bound in (found.lower, found.upper):
+        assert (bound - plain.V).abs().max() < 1e-9
+    assert (found.lower <= plain.upper).all() and (plain.lower <= found.upper).all()
+    assert (found.error_bound <= 2 * plain.error_bound + 1e-13).all()
+
+
+@pytest.mark.parametrize("form", ["lists", "csr", "ends"])
+def test_compiled_policy_iteration_follows_successor_lists(form, monkeypatch):
+    pytest.importorskip("numba", reason="the compiled loops need numba: pip install 'advrl[fast]'")
+    mdp = garnet(40, 3, 4, 0.97, seed=8)
+    if form == "csr":
+        mdp = mdp.sparse()
+    elif form == "ends":
+        assert isinstance(mdp.P, Successors)
+        mdp = MDP(Successors(mdp.P.next.long(), mdp.P.prob), mdp.R, 0.97, terminal=torch.arange(40) % 9 == 0)
+    assert small.usable(mdp)
+    found, plain = policy_iteration(mdp), tensors(monkeypatch, mdp)
+    torch.testing.assert_close(found.Q, plain.Q, rtol=0, atol=1e-11)
+    assert (found.lower <= plain.upper).all() and (plain.lower <= found.upper).all()
+    assert (found.policy == plain.policy).all() and (found.optimal_set == plain.optimal_set).all()
 
 
 def test_the_loops_are_the_same_without_a_compiler(monkeypatch):
@@ -103,7 +126,7 @@ def test_the_loops_are_the_same_without_a_compiler(monkeypatch):
         loop = getattr(fused, name)
         monkeypatch.setattr(fused, name, getattr(loop, "__wrapped__", loop))
     V, _, residuals, exhausted = fused.iterate(mdp, 1e-8, 1000)
-    truth = tensors(monkeypatch, mdp)
+    truth = tensors(monkeypatch, mdp).V
     change = (V - truth) - (V - truth).mean()  # one number may be wrong with all states: the planner takes it off
     assert not exhausted and change.abs().max() < 1e-8 and residuals == sorted(residuals, reverse=True)
 
@@ -116,7 +139,7 @@ def test_rough_sweeps_at_first_end_in_the_same_proof(monkeypatch):
     monkeypatch.setattr(fused.Problem, "backup", lambda self, *a, **k: rough.append(whole(self, *a, **k)) or rough[-1])
     found = modified_policy_iteration(mdp, tol=TOL)
     assert any(rough) and not rough[-1] and float(found.error_bound) <= TOL
-    assert (found.V - tensors(monkeypatch, mdp)).abs().max() <= TOL
+    assert (found.V - tensors(monkeypatch, mdp).V).abs().max() <= TOL
 
 
 def test_what_is_left_to_tensors():

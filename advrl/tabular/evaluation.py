@@ -15,7 +15,7 @@ from advrl.checks import choice, integer, number
 from advrl.tabular import transitions
 from advrl.tabular.graph import name_states, never_ends, recurrent_class
 from advrl.tabular.mdp import MDP
-from advrl.tabular.solution import bounds_after, contracts, feasible, q_from_v
+from advrl.tabular.solution import bounds_after, feasible, q_from_v
 
 METHODS = ("auto", "lu", "krylov", "iterative", "inplace")
 DENSE_LIMIT = 1500
@@ -105,7 +105,7 @@ def policy_evaluation(
             if _small_enough(process, change, tol):
                 exhausted = False
                 break
-    steps = expected_steps(process) if not contracts(process) else None
+    steps = expected_steps(process) if not process.contracts else None
     one = q_from_v(process, V).squeeze(-1)
     lower, upper, reason = bounds_after(process, V, one, steps)
     if lower is None or upper is None:
@@ -293,7 +293,7 @@ def expected_steps(process: MDP) -> Tensor:
 def _small_enough(process: MDP, change: Tensor, tol: float) -> bool:
     """Whether a sweep's change proves that the error is below ``tol``, or that rounding is all that is left."""
     d = change.double()
-    if contracts(process):
+    if process.contracts:
         gamma, high = process.discount.squeeze(-1).double(), process.continuing[1]
         factor = gamma * high / (1 - gamma * high)
         return bool((factor * d.abs().amax(-1) <= tol).all()) or bool((d == 0).all())

@@ -8,8 +8,6 @@ loops that end when MacQueen's bounds prove the error (see :mod:`advrl.tabular.s
 - Gauss-Seidel sweeps there and back, when the bounds close no faster than gamma: values that have to travel, as in a
   grid with a goal, travel far in one sweep that goes their way;
 
-and policy iteration, Howard (1960), for small problems, alone or many at once.
-
 Shapes: S states, A actions, B successors of each pair; rewards are -inf where an action is not feasible.
 """
 
@@ -26,12 +24,10 @@ from torch import Tensor
 
 from advrl.tabular import transitions
 from advrl.tabular.mdp import MDP
-from advrl.tabular.solution import contracts, even, feasible, rounding
+from advrl.tabular.solution import feasible, rounding
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 SWEEPS = (2, 3, 5, 10)  # under the first policies, which do not last, and under all that follow
-WARM = 20  # most sweeps before the first policy of a small problem is evaluated
-SMALL = 10_000_000  # probabilities of all small problems together
 ROUGH = 1e-4  # least change, of what values differ by, that single precision tells apart
 LARGE = 200_000  # states whose values in float64 are far from the core
 PADDING = 2  # most entries, of which one is a successor
@@ -58,7 +54,7 @@ def _machine_code(function: Callable[..., Any]) -> Any:
 
 def usable(mdp: MDP) -> bool:
     """Whether these loops may take the place of tensors: numba is there, one sparse MDP, on the CPU, gamma p < 1."""
-    if not INSTALLED or mdp.device.type != "cpu" or mdp.batch_shape or not contracts(mdp):
+    if not INSTALLED or mdp.device.type != "cpu" or mdp.batch_shape or not mdp.contracts:
         return False
     if transitions.is_csr(mdp.P):
         return mdp.successors_per_row * mdp.R.numel() <= PADDING * mdp.P.values().numel()
@@ -67,9 +63,10 @@ def usable(mdp: MDP) -> bool:
 
 @compiled
 def backup(
-    succ: np.ndarray, prob: np.ndarray, R: np.ndarray, gamma: float, V: np.ndarray, TV: np.ndarray, policy: np.ndarray
-) -> None:
-    """TV = max_a R + gamma P V, and its first maximiser."""
+    succ: np.ndarray, prob: np.ndarray, R: np.ndarray, gamma: float, V: np.ndarray, TV: np.ndarray, policy: np.ndarray,
+    Q: np.ndarray | None,
+) -> None:  # fmt: skip
+    """TV = max_a R + gamma P V, its first maximiser, and what is maximised, if there is a table for it."""
     S, A, B = succ.shape
     for s in range(S):
         best, first = -np.inf, 0
@@ -78,6 +75,8 @@ def backup(
             for b in range(B):
                 total += prob[s, a, b] * V[succ[s, a, b]]
             q = R[s, a] + gamma * total
+            if Q is not None:
+                Q[s, a] = q
             if q > best:
                 best, first = q, a
         TV[s], policy[s] = best, first
@@ -148,14 +147,15 @@ class Problem:
     """The arrays of an MDP, and the rows of the policy that is followed."""
 
     def __init__(self, mdp: MDP) -> None:
-        P = mdp.P if isinstance(mdp.P, transitions.Successors) else _padded(mdp)
+        P = mdp.P if isinstance(mdp.P, transitions.Successors) else transitions.to_lists(mdp.P)
         self.succ, self.prob = P.next.numpy(), P.prob.double().numpy()
         R = mdp.R if mdp.mask is None else mdp.R.masked_fill(~feasible(mdp), -torch.inf)
         self.R, self.gamma = R.double().numpy(), float(mdp.exact_discount)
-        self.even = even(mdp)
+        self.even = mdp.even
         self.rates = [self.gamma * float(p) for p in mdp.continuing]
         self.rate = self.rates[1]
         states, _, width = self.succ.shape
+        self.Q = self.R.copy()
         self.policy, self.taken = np.zeros(states, dtype=np.int32), np.full(states, -1, dtype=np.int32)
         self.single: tuple[np.ndarray, np.ndarray] | None = None
         self.own_succ = np.empty((states, width), dtype=self.succ.dtype)
@@ -173,13 +173,13 @@ class Problem:
             Whether it was rough: only where all rows go on alike can the middle be told apart.
         """
         if not (rough and self.even):
-            backup(*self.arrays, V, TV, self.policy)
+            backup(*self.arrays, V, TV, self.policy, self.Q)
             return False
         if self.single is None:
             self.single = self.prob.astype(np.float32), self.R.astype(np.float32)
         middle = (V.min() + V.max()) / 2
         near, swept = (V - middle).astype(np.float32), np.empty(len(V), dtype=np.float32)
-        backup(self.succ, *self.single, np.float32(self.gamma), near, swept, self.policy)
+        backup(self.succ, *self.single, np.float32(self.gamma), near, swept, self.policy, None)
         np.add(swept, self.rate * middle, out=TV)
         return True
 
@@ -195,23 +195,11 @@ class Problem:
         return (upper - lower) / 2 if self.even else max(upper, -lower)
 
 
-def _padded(mdp: MDP) -> transitions.Successors:
-    """Successor lists of a CSR matrix."""
-    assert isinstance(mdp.P, Tensor)
-    start, width = mdp.P.crow_indices().long(), mdp.successors_per_row
-    slot = torch.arange(width, device="cpu")
-    here = slot < start.diff()[:, None]
-    entry = torch.where(here, start[:-1, None] + slot, 0)
-    shape = (*mdp.R.shape, width)
-    prob = torch.where(here, mdp.P.values()[entry], 0.0).view(shape)
-    return transitions.Successors(torch.where(here, mdp.P.col_indices()[entry], 0).view(shape), prob)
-
-
 def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, Tensor | None, list[float], bool]:
     """Values of a discounted MDP to ``tol``: modified policy iteration, then Gauss-Seidel where that is slow.
 
     Returns:
-        V (S,), its sweep TV if there was one, the greatest change of each backup, and whether it was given up.
+        V (S,), its action values (S, A) if known, the greatest change of each backup, and whether it was given up.
     """
     problem = Problem(mdp)
     V, TV = np.zeros(len(problem.R)), problem.R.max(1)
@@ -228,7 +216,7 @@ def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, Tensor |
         residuals.append(max(high, -low))
         gap = problem.gap(low, high)
         if not rough and _enough(mdp, problem, V, gap, tol):
-            return _tensor(mdp, TV), _tensor(mdp, V), residuals, False
+            return _tensor(mdp, TV), _tensor(mdp, problem.Q), residuals, False
         sweeps = SWEEPS[min(i, len(SWEEPS) - 1)]
         if i >= len(SWEEPS):
             slow = slow + 1 if gap > 0.5 * problem.rate ** (sweeps + 1) * before else 0
@@ -273,87 +261,3 @@ def _enough(mdp: MDP, problem: Problem, V: np.ndarray, gap: float, tol: float) -
         return True
     noise = float(rounding(mdp, torch.as_tensor(V, device="cpu")))
     return gap <= problem.gap(-noise, noise)
-
-
-def small(mdp: MDP) -> bool:
-    """Whether :func:`howard` may take the place of tensors."""
-    entries = mdp.R.numel() * mdp.num_states
-    plain = mdp.device.type == "cpu" and mdp.dtype == torch.float64 and len(mdp.batch_shape) <= 1
-    return INSTALLED and plain and entries <= SMALL and contracts(mdp)
-
-
-def howard(mdp: MDP, max_iterations: int) -> tuple[Tensor, Tensor, list[float]]:
-    """Values (*b, S) and policy (*b, S) by policy iteration, and the greatest gain of each improvement."""
-    P = transitions.densify(mdp.P, mdp.num_states, mdp.num_actions)
-    R = mdp.R if mdp.mask is None else mdp.R.masked_fill(~feasible(mdp), -torch.inf)
-    one = not mdp.batch_shape
-    P, R, gamma = (t[None] if one else t for t in (P, R, mdp.exact_discount))
-    V, policy = np.zeros(R.shape[:-1]), np.zeros(R.shape[:-1], dtype=np.int64)
-    gains = np.zeros(max_iterations)
-    noise = 4 * (mdp.successors_per_row + 3) * np.finfo(np.float64).eps
-    used = improve(
-        P.contiguous().numpy(), R.contiguous().numpy(), gamma.contiguous().numpy(), noise, WARM, V, policy, gains
-    )
-    found, taken = (torch.from_numpy(x[0] if one else x) for x in (V, policy))
-    return found, taken, gains[:used].tolist()
-
-
-@compiled
-def improve(
-    P: np.ndarray, R: np.ndarray, gamma: np.ndarray, noise: float, warm: int, V: np.ndarray, policy: np.ndarray,
-    gains: np.ndarray,
-) -> int:  # fmt: skip
-    """Policy iteration for each of N problems, from a policy that a few sweeps found; how many improvements it took."""
-    N, S, A = R.shape
-    used = 0
-    Q, system, reward = np.empty((S, A)), np.empty((S, S)), np.empty(S)
-    for n in range(N):
-        v: np.ndarray = np.zeros(S)
-        size = 0.0
-        for s in range(S):
-            for a in range(A):
-                if R[n, s, a] > -np.inf:
-                    size = max(size, abs(R[n, s, a]))
-        left, same = warm, 0
-        i = 0
-        while i < len(gains):
-            for s in range(S):
-                for a in range(A):
-                    total = 0.0
-                    for t in range(S):
-                        total += P[n, s, a, t] * v[t]
-                    Q[s, a] = R[n, s, a] + gamma[n] * total
-            if left > 0:  # sweep on, until the greedy policy has stayed the same for a while
-                left, same = left - 1, same + 1
-                for s in range(S):
-                    best = Q[s].argmax()
-                    v[s] = Q[s, best]
-                    if best != policy[n, s]:
-                        policy[n, s], same = best, 0
-                left = 0 if same == 3 else left
-                if left > 0:
-                    continue
-            else:
-                margin = noise * (size + np.abs(v).max())
-                greatest, better = 0.0, 0
-                for s in range(S):
-                    best = Q[s].argmax()
-                    gain = Q[s, best] - Q[s, policy[n, s]]
-                    greatest = max(greatest, gain)
-                    if gain > margin:
-                        better += 1
-                        policy[n, s] = best
-                gains[i] = max(gains[i], greatest)
-                i += 1
-                used = max(used, i)
-                if better == 0:
-                    break
-            for s in range(S):
-                a = policy[n, s]
-                reward[s] = R[n, s, a]
-                for t in range(S):
-                    system[s, t] = -gamma[n] * P[n, s, a, t]
-                system[s, s] += 1.0
-            v = np.linalg.solve(system, reward)
-        V[n] = v
-    return used

@@ -11,7 +11,7 @@ from torch import Tensor
 from advrl.checks import integer, number
 from advrl.tabular.mdp import MDP
 from advrl.tabular.planning import prepare_undiscounted
-from advrl.tabular.solution import Solution, contracts, feasible, q_from_v, rounding
+from advrl.tabular.solution import Solution, feasible, q_from_v, rounding
 
 
 class Plan(NamedTuple):
@@ -98,7 +98,7 @@ def soft_value_iteration(
     residuals: list[float] = []
     status = "max_iterations"
     factor = 1.0
-    if contracts(mdp):
+    if mdp.contracts:
         high = mdp.discount.squeeze(-1).double() * mdp.continuing[1]
         factor = float((high / (1 - high)).max())
     for _ in range(max_sweeps):
@@ -115,7 +115,7 @@ def soft_value_iteration(
     policy = ((Q - V[..., None]) / temperature).softmax(-1)
     lower = upper = error = None
     reason = "gamma is 1"
-    if contracts(mdp):
+    if mdp.contracts:
         error = (factor * residuals[-1] + (1 + factor) * rounding(mdp, V) * 2).to(mdp.dtype)
         lower, upper, reason = V - error[..., None], V + error[..., None], ""
     return Solution(V, Q, policy, allowed, lower, upper, error, None, residuals, len(residuals), status, reason,

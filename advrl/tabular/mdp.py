@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from advrl.tabular.graph import Graph
 
 ROW_TOLERANCE = 1e-6
+EVEN = 1e-6  # probabilities of going on that differ by less are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,18 @@ class MDP:
         low, high = sums.masked_fill(~self.mask, torch.inf), sums.masked_fill(~self.mask, -torch.inf)
         return low.amin((-2, -1)), high.amax((-2, -1))
 
-    @property
+    @cached_property
+    def contracts(self) -> bool:
+        """Whether gamma times the greatest probability of going on is below 1, so that values are bounded."""
+        return bool((self.exact_discount * self.continuing[1] < 1).all())
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all rows go on with one probability, so that the values of all states can be wrong by one number."""
+        least, greatest = self.continuing
+        return bool((greatest - least < EVEN).all())
+
+    @cached_property
     def successors_per_row(self) -> int:
         """The most terms that a backup adds up."""
         if isinstance(self.P, Successors):

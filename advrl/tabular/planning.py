@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advrl.checks import choice, integer, number
-from advrl.tabular import fused, ordered
+from advrl.tabular import fused, ordered, small
 from advrl.tabular.evaluation import (
     DENSE_LIMIT,
     check_policy,
@@ -24,7 +24,7 @@ from advrl.tabular.evaluation import (
 )  # fmt: skip
 from advrl.tabular.graph import can_avoid, can_end, name_states, proper_policy
 from advrl.tabular.mdp import MDP
-from advrl.tabular.solution import Solution, contracts, finish, greedy, q_from_v, q_from_zero, rounding, shift
+from advrl.tabular.solution import Solution, finish, greedy, q_from_v, q_from_zero, rounding, shift
 
 SWEEPS = ("jacobi", "gauss-seidel", "prioritised", "topological")
 STOPS = ("span", "max")
@@ -44,8 +44,8 @@ def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8) -> Solution:
     """
     choice("method", method, METHODS)
     if method == "auto":
-        small = mdp.num_states <= 500
-        method = "policy-iteration" if small or not contracts(mdp) else "modified-policy-iteration"
+        exact = mdp.num_states <= 500 or not mdp.contracts
+        method = "policy-iteration" if exact else "modified-policy-iteration"
     if method == "policy-iteration":
         return policy_iteration(mdp, tol=tol)
     if method == "value-iteration":
@@ -126,7 +126,7 @@ def value_iteration(
 def _proved(mdp: MDP, low: Tensor, high: Tensor, tol: float, V: Tensor, stop: str) -> bool:
     """Whether the last change leaves an error of at most ``tol``, or only what the dtype rounds off."""
     floor = rounding(mdp, V)
-    if contracts(mdp):
+    if mdp.contracts:
         if stop == "max":
             extreme = torch.maximum(high, -low)
             low, high = -extreme, extreme
@@ -188,7 +188,7 @@ def modified_policy_iteration(
             before = q_from_v(process, before).squeeze(-1)
         Q = q_from_v(mdp, before)
     return finish(mdp, before, tol=tol, residuals=residuals, iterations=len(residuals), started=started,
-                  exhausted=exhausted, steps=steps, history=kept, swept=None if exhausted else V)  # fmt: skip
+                  exhausted=exhausted, steps=steps, history=kept, swept=None if exhausted else Q)  # fmt: skip
 
 
 def policy_iteration(
@@ -218,7 +218,9 @@ def policy_iteration(
     started = time.perf_counter()
     number("tol", tol, 0.0)
     integer("max_iterations", max_iterations)
-    undiscounted = not contracts(mdp)
+    if policy is None and not history and small.usable(mdp):
+        return small.howard(mdp, tol, max_iterations)
+    undiscounted = not mdp.contracts
     steps = prepare_undiscounted(mdp)
     residuals: list[float] = []
     kept: list[Tensor] = []
@@ -228,9 +230,6 @@ def policy_iteration(
         policy = check_policy(mdp, policy)
         if policy.is_floating_point():
             raise TypeError("policy iteration starts from actions (*b, S), got probabilities")
-    elif not history and fused.small(mdp):
-        V, policy, residuals = fused.howard(mdp, max_iterations)
-        exhausted, max_iterations = len(residuals) == max_iterations, 0
     else:
         policy = _start(mdp) if undiscounted else greedy(q_from_zero(mdp))[0]
     for _ in range(max_iterations):
@@ -261,7 +260,7 @@ def policy_iteration(
     kept_policy = torch.where(own >= found.V - margin[..., None], policy, first)
     policy = kept_policy if undiscounted and _loops_for_ever(mdp, first) else first
     regret = found.policy_regret_bound
-    if regret is not None and contracts(mdp):
+    if regret is not None and mdp.contracts:
         regret = regret + (margin + shift(mdp, margin, margin)[1]).to(regret.dtype)
     return dataclasses.replace(found, policy=policy, policy_regret_bound=regret)
 
@@ -282,12 +281,12 @@ def _start(mdp: MDP) -> Tensor:
 
 def prepare_undiscounted(mdp: MDP) -> Tensor | None:
     """Where gamma is 1: refuse what never ends, and find (*b, S) the greatest expected steps if every policy ends."""
-    if contracts(mdp):
+    if mdp.contracts:
         return None
     everywhere = True
     for index in np.ndindex(*mdp.batch_shape):
         one = element(mdp, index)
-        if contracts(one):
+        if one.contracts:
             continue
         graph = one.graph
         lost = np.flatnonzero(~can_end(graph))

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from advrl.tabular.mdp import MDP
 
-EVEN = 1e-6  # probabilities of going on that differ by less are one
-
 
 class Bounds(NamedTuple):
     """(*b, S) lower and upper values, or ``None`` with the reason."""
@@ -113,17 +111,6 @@ def shift(mdp: MDP, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return torch.minimum(*lows), torch.maximum(*highs)
 
 
-def contracts(mdp: MDP) -> bool:
-    """Whether gamma times the greatest probability of going on is below 1, so that the shift above is finite."""
-    return bool((mdp.exact_discount * mdp.continuing[1] < 1).all())
-
-
-def even(mdp: MDP) -> bool:
-    """Whether all rows go on with one probability, so that the values of all states can be wrong by one number."""
-    least, greatest = mdp.continuing
-    return bool((greatest - least < EVEN).all())
-
-
 def bounds_after(mdp: MDP, V: Tensor, TV: Tensor, steps: Tensor | None = None) -> Bounds:
     """Bounds of the fixed point of T from one sweep of it.
 
@@ -134,7 +121,7 @@ def bounds_after(mdp: MDP, V: Tensor, TV: Tensor, steps: Tensor | None = None) -
     slack = rounding(mdp, V).double()
     d = (TV - V).double()
     low, high = d.amin(-1) - slack, d.amax(-1) + slack
-    if contracts(mdp):
+    if mdp.contracts:
         near = TV.double()
         below, above = shift(mdp, low, high)
         lower = near + (below - slack)[..., None]
@@ -166,26 +153,29 @@ def finish(
 ) -> Solution:
     """The solution that values V of a planner amount to, with its bounds from one more sweep.
 
-    Where all rows go on with one probability the values are first swept and moved to the middle of their bounds: there
-    one number is wrong with all of them, elsewhere it is not. What is returned is one more sweep, so that V is the
-    greatest Q and the policy is greedy with respect to Q. A planner that has swept V already gives that as ``swept``.
+    Where all rows go on with one probability, one number is wrong with all values, and V and Q are moved to the middle
+    of their bounds; elsewhere they stay. Either way V is the greatest Q, and the policy is greedy with respect to Q. A
+    planner that has swept V already gives the action values as ``swept``; they are swept again only if their bounds
+    are not yet within ``tol``.
     """
-    if contracts(mdp) and even(mdp):
-        first = bounds_after(mdp, V, q_from_v(mdp, V).amax(-1) if swept is None else swept, steps)
-        if first.lower is not None and first.upper is not None:
-            V = (first.lower + first.upper) / 2
-    elif swept is not None:
-        V = swept
-    Q = q_from_v(mdp, V)
-    best = Q.amax(-1)
-    lower, upper, reason = bounds_after(mdp, V, best, steps)
-    if lower is None or upper is None:
-        error = regret = None
-        margin = 4 * rounding(mdp, best) + max(tol, 0.0)
-    else:
+    centred = mdp.contracts and mdp.even
+    for last in (False, True):
+        Q = q_from_v(mdp, V) if swept is None else swept
+        best = Q.amax(-1)
+        lower, upper, reason = bounds_after(mdp, V, best, steps)
+        if lower is None or upper is None:
+            error = regret = None
+            margin = 4 * rounding(mdp, best) + max(tol, 0.0)
+            break
+        if centred:
+            Q = Q + ((lower + upper) / 2 - best)[..., None]
+            best = Q.amax(-1)
         error = torch.maximum((upper - best).amax(-1), (best - lower).amax(-1))
         regret = (upper - lower).amax(-1)
-        margin = 2 * mdp.discount.squeeze(-1) * error + 2 * rounding(mdp, best)
+        margin = 2 * error + 2 * rounding(mdp, best)  # gamma P (V* - V) is within the bounds that hold for V* - TV
+        if last or bool((error <= tol).all()):
+            break
+        V, swept = best, None
     policy, optimal = greedy(Q, margin)
     if error is not None and bool((error <= tol).all()):
         status = "converged"

@@ -71,6 +71,18 @@ def flat_csr(P: Successors) -> Tensor:
     return sparse_csr(crow, col, P.prob.flatten(), (count * states * actions, count * states))
 
 
+def to_lists(P: Tensor) -> Successors:
+    """Successor lists (S, A, B) of a CSR matrix (S * A, S), as wide as its longest row."""
+    start = P.crow_indices().long()
+    length = start.diff()
+    slot = torch.arange(int(length.max()), device=P.device)
+    here = slot < length[:, None]
+    entry = torch.where(here, start[:-1, None] + slot, 0)
+    shape = (P.shape[1], -1, len(slot))
+    prob = torch.where(here, P.values()[entry], 0.0).view(shape)
+    return Successors(torch.where(here, P.col_indices()[entry], 0).view(shape), prob)
+
+
 def row_sums(P: Transitions, states: int, actions: int) -> Tensor:
     """(*b, S, A) total probability of going on, in float64."""
     if is_csr(P):
