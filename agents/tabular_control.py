@@ -167,9 +167,10 @@ def one_step(
     """Run one of the learners, agent by agent where there are few on a CPU, else all at once."""
     loop = Loop(problem, **common)
     if number("bonus", bonus, 0.0) and "initial" not in common:
-        if loop.gamma >= 1:
+        if bool((loop.gamma >= 1).any()):
             raise ValueError("a bonus where gamma is 1 needs initial, values at least as great as the best")
-        loop.initial = (float(loop.simulator.reward.max()) + bonus) / (1 - loop.gamma)
+        best = (loop.simulator.reward.max() + bonus) / (1 - loop.gamma)
+        loop.initial = best[:, None, None].expand(loop.agents, loop.states, loop.actions)
     if loop.agents < PLAIN_BELOW and loop.device.type == "cpu":
         return run_plain(loop, target, alpha, epsilon, bonus)
     return loop.run(OneStep(loop, target, alpha, epsilon, bonus))

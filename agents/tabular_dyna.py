@@ -127,7 +127,7 @@ class Sweeping(Memory):
             state = torch.div(pair, loop.actions, rounding_mode="floor")
             best = self.greedy.open(self.Q.index_select(0, loop.base + state.squeeze(1)), state.squeeze(1)).amax(-1)
             leads = (self.next == state) & self.tried & ~self.ended & who[:, None]
-            change = (self.reward + loop.gamma * best[:, None] - Q).abs()
+            change = (self.reward + (loop.gamma * best)[:, None] - Q).abs()
             self.priority = torch.where(
                 leads & (change > self.threshold), torch.maximum(self.priority, change), self.priority
             )

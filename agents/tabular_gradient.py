@@ -54,8 +54,9 @@ def reinforce(
     for _ in range(loop.episodes // batch):
         policy = _softmax(loop, theta)
         t = sample_trajectories(sampler, policy[who], batch * N, loop.max_steps, loop.generator)
-        G = t.returns(loop.gamma)
-        times = loop.gamma ** torch.arange(G.shape[1], dtype=G.dtype, device=G.device)
+        gamma = loop.gamma[who]
+        G = t.returns(gamma)
+        times = gamma[:, None] ** torch.arange(G.shape[1], dtype=G.dtype, device=G.device)
         cost = -(times * G).view(batch, N, -1)
         leaf = theta.detach().requires_grad_()
         log_prob = _log_softmax(loop, leaf)[who[:, None], t.state, t.action].view(batch, N, -1)
@@ -64,7 +65,7 @@ def reinforce(
         (gradient,) = torch.autograd.grad(surrogate.sum(-1).mean(0).sum(), leaf)
         theta = theta - rate(loop.finished)[:, None, None] * gradient
         loop.finished += batch
-        returns.append(G[:, 0].view(batch, N).T)
+        returns.append(t.returns(loop.simulator.gamma)[:, 0].view(batch, N).T)
         lengths.append(t.mask.sum(1).view(batch, N).T)
         if bar is not None:
             bar.update(batch)

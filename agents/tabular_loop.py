@@ -38,6 +38,8 @@ class Common(TypedDict, total=False):
         max_steps: time limit of an episode, 10,000 if left out.
         seed: or a generator on the MDP's device.
         initial: value or (S, A) or (N, S, A) table to start from.
+        gamma: what the learner discounts by, a number or one for each agent (N,); the MDP's if left out. Returns, and
+            what a policy is worth, stay the MDP's.
         rewards: one per transition, as of :meth:`advrl.tabular.Simulator.of`.
         keep: keep the values after each episode.
         progress: show a bar.
@@ -48,6 +50,7 @@ class Common(TypedDict, total=False):
     max_steps: int
     seed: int | torch.Generator
     initial: float | Tensor
+    gamma: float | Tensor
     rewards: Tensor | None
     keep: bool
     progress: bool
@@ -62,7 +65,7 @@ class Learned:
             policy"; ``None`` for learners that have none.
         V: (N, S) state values.
         policy: (N, S) greedy actions, or (N, S, A) probabilities.
-        returns: (N, E) discounted return of each episode, to be held against V of the first state.
+        returns: (N, E) return of each episode, discounted by the MDP's gamma, to be held against V of the first state.
         lengths: (N, E) its number of steps.
         steps: number of all agents' steps together.
         history: (N, E, S) values after each episode, if asked for (those of the greedy action for control).
@@ -134,9 +137,12 @@ class Loop:
             self.generator = seed
         else:
             self.generator = torch.Generator(self.device).manual_seed(integer("seed", seed, 0))
-        self.gamma = self.simulator.gamma
         self.states, self.actions = self.simulator.num_states, self.simulator.num_actions
         self.base = torch.arange(self.agents, device=self.device) * self.states
+        gamma = common.get("gamma", self.simulator.gamma)
+        if callable(gamma):
+            raise TypeError("gamma must be a number or one for each agent: it has no schedule")
+        self.gamma = self.rate("gamma", gamma)(self.base)  # (N,)
         self.finished = torch.zeros(self.agents, dtype=torch.int64, device=self.device)
         self.allowed = self.simulator.allowed
         self.all_allowed = bool(self.allowed.all())
@@ -224,7 +230,7 @@ class Loop:
             following, reward, ended = self.simulator.step(state, action, draws[0])
             age = age + moving
             total = torch.where(moving, total + discount * reward, total)
-            discount = discount * self.gamma
+            discount = discount * self.simulator.gamma
             ended = ended & moving
             done = ended | ((age >= self.max_steps) & moving)
             place = self.finished[:, None]

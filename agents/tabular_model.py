@@ -94,15 +94,15 @@ class Counting(GreedyTable):
         pay = R + bonus * self.count.view_as(R).clamp(min=1).rsqrt()
         if bonus:  # what was never tried is taken for the best there can be: the bonus, for ever
             P = torch.where((self.count > 0).view_as(R)[..., None], P, 0.0)
-            pay = torch.where((self.count > 0).view_as(R), pay, bonus / (1 - self.loop.gamma))
+            pay = torch.where((self.count > 0).view_as(R), pay, bonus / (1 - self.loop.gamma)[:, None, None])
         self.sweep(P, pay, sweeps)
 
     def sweep(self, P: Tensor, R: Tensor, sweeps: int) -> None:
         """Value iteration with these models (N, S, A, S) and (N, S, A)."""
-        flat = P.flatten(1, 2)
+        flat, gamma = P.flatten(1, 2), self.loop.gamma[:, None, None]
         for _ in range(sweeps):
             V = self.loop.values(self.Q)
-            self.Q = (R + self.loop.gamma * (flat @ V[..., None]).view_as(R)).view(-1, self.loop.actions)
+            self.Q = (R + gamma * (flat @ V[..., None]).view_as(R)).view(-1, self.loop.actions)
 
 
 def model_learning(
@@ -120,10 +120,8 @@ def model_learning(
         ValueError: for a bonus where gamma is 1.
     """
     loop = Loop(mdp, **common)
-    if bonus and loop.gamma >= 1:
-        raise ValueError(
-            f"a bonus needs gamma < 1, since optimism about the untried would be without end, got gamma={loop.gamma}"
-        )
+    if bonus and bool((loop.gamma >= 1).any()):
+        raise ValueError("a bonus needs gamma < 1, since optimism about the untried would be without end, got gamma=1")
     learner = Counting(loop, bonus, epsilon, every, sweeps)
     run = loop.run(learner)
     return planned(mdp, loop, learner, run, *learner.estimates())
@@ -134,9 +132,9 @@ def planned(mdp: MDP, loop: Loop, learner: Counting, run: Learned, P: Tensor, R:
     stop = (1 - P.sum(-1)).clamp(0, 1)
     model = MDP(P, R, loop.gamma, stop=stop, p0=loop.simulator.start.expand(loop.agents, -1),
                 mask=None if mdp.mask is None else mdp.mask.expand_as(R), terminal=mdp.terminal)  # fmt: skip
-    horizon = None if loop.gamma < 1 else loop.max_steps
+    horizon = None if loop.simulator.gamma < 1 else loop.max_steps
     learner.Q.zero_()
-    learner.sweep(P, R, enough(loop.gamma, loop.max_steps))
+    learner.sweep(P, R, enough(float(loop.gamma.max()), loop.max_steps))
     final = loop.learned(learner.Q, run.returns, run.lengths, run.history)
     start = loop.simulator.start
     achieved = exact_values(mdp, final.policy, horizon=horizon) @ start

@@ -39,7 +39,7 @@ class Record:
 
     def episode(self, episode: int, t: Trajectories) -> None:
         """Take an episode of each agent in."""
-        self.returns[:, episode] = t.returns(self.loop.gamma)[:, 0]
+        self.returns[:, episode] = t.returns(self.loop.simulator.gamma)[:, 0]
         self.lengths[:, episode] = t.mask.sum(1)
         self.loop.finished += 1
         if self.bar is not None:
@@ -190,7 +190,7 @@ def _backwards(loop: Loop, greedy: Greedy, Q: Tensor, weight: Tensor, t: Traject
         alive = alive & (agrees | ~on)
 
 
-def _returns(t: Trajectories, gamma: float, values: Tensor) -> Tensor:
+def _returns(t: Trajectories, gamma: Tensor, values: Tensor) -> Tensor:
     """(N, T) returns, with values (N, S) in place of what the time limit cut off."""
     following = _cut_off(t, values)
     G = torch.zeros_like(t.reward)

@@ -62,7 +62,7 @@ class NStepSarsa(Window):
     def __init__(self, loop: Loop, n: int, alpha: Rate, epsilon: Rate) -> None:
         super().__init__(loop, n, alpha, epsilon)
         self.G = torch.zeros_like(self.pair, dtype=loop.dtype)
-        self.powers = loop.gamma ** torch.arange(n, dtype=loop.dtype, device=loop.device)
+        self.powers = loop.gamma[:, None] ** torch.arange(n, dtype=loop.dtype, device=loop.device)
         self.stored: Tensor | None = None
         self.fresh = torch.ones(loop.agents, dtype=torch.bool, device=loop.device)
 
@@ -78,9 +78,9 @@ class NStepSarsa(Window):
         T = self.loop.gamma * following.gather(1, self.stored[:, None]).squeeze(1)
         self.G[:, newest].zero_()
         gain = t.reward.masked_fill(~t.moving, 0.0) + T.masked_fill(~t.done | t.ended, 0.0)
-        since = self.powers.flip(0).roll(newest + 1)  # the newest column is undiscounted, each older one once more
+        since = self.powers.flip(1).roll(newest + 1, 1)  # the newest column is undiscounted, each older one once more
         self.G += gain[:, None] * since
-        bootstrap = T.masked_fill(~t.moving | t.done, 0.0) * self.powers[-1]
+        bootstrap = T.masked_fill(~t.moving | t.done, 0.0) * self.powers[:, -1]
         self.learn(oldest, self.G[:, oldest] + bootstrap)
 
 
@@ -100,7 +100,7 @@ class TreeBackup(Window):
         self.ended[:, newest], self.done[:, newest] = t.ended, t.done | ~t.moving
         rows = self.Q.index_select(0, (loop.base[:, None] + self.next).flatten())
         best = self.greedy.open(rows, self.next.flatten()).amax(-1).view_as(self.reward)
-        base = self.reward + loop.gamma * best.masked_fill(self.ended, 0.0)
+        base = self.reward + loop.gamma[:, None] * best.masked_fill(self.ended, 0.0)
         here = self.Q.view(-1).index_select(0, self.pair.flatten()).view_as(base)
         G = base[:, newest]
         for back in range(1, self.n):

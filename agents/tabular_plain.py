@@ -29,10 +29,11 @@ def run_plain(loop: Loop, target: str, alpha: Rate, epsilon: Rate, bonus: float)
     seeds = torch.randint(2**62, (N,), generator=loop.generator, device=loop.device).tolist()
     tables, returns, lengths, kept = [], [], [], []
     bar = progress_bar(N * E) if loop.progress else None
+    gammas = loop.gamma.tolist()
     first_table = loop.new_table().view(N, loop.states, loop.actions)
     for n in range(N):
         agent = _Agent(
-            loop, target, first_table[n], _per_visit(loop, alpha, n), bonus, choices, random.Random(seeds[n])
+            loop, target, first_table[n], _per_visit(loop, alpha, n), gammas[n], bonus, choices, random.Random(seeds[n])
         )
         total, length, history = agent.run(outcomes, starts, epsilons[n], E, bar)
         tables.append(agent.result())
@@ -53,11 +54,11 @@ class _Agent:
     """One agent: its tables as lists of rows."""
 
     def __init__(
-        self, loop: Loop, target: str, table: Tensor, alpha: Callable[[int], float] | float, bonus: float,
-        choices: list[list[int]], rng: random.Random,
+        self, loop: Loop, target: str, table: Tensor, alpha: Callable[[int], float] | float,
+        gamma: float, bonus: float, choices: list[list[int]], rng: random.Random,
     ) -> None:  # fmt: skip
-        self.target, self.bonus, self.gamma, self.rng, self.choices = target, bonus, loop.gamma, rng, choices
-        self.limit, self.keep, self.alpha = loop.max_steps, loop.keep, alpha
+        self.target, self.bonus, self.gamma, self.rng, self.choices = target, bonus, gamma, rng, choices
+        self.limit, self.keep, self.alpha, self.task = loop.max_steps, loop.keep, alpha, loop.simulator.gamma
         # -inf where not feasible, so that max passes it by
         self.Q: list[list[float]] = table.masked_fill(~loop.allowed, -torch.inf).tolist()
         self.other: list[list[float]] = [list(row) for row in self.Q]
@@ -107,7 +108,7 @@ class _Agent:
                 cdf, results = outcomes[state][action]
                 following, reward, ended = results[bisect_right(cdf, draw())] if cdf else results[0]
                 total += discount * reward
-                discount *= gamma
+                discount *= self.task
                 age += 1
                 if counted:
                     seen = count[state][action]

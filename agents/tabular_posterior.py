@@ -65,11 +65,12 @@ class Posterior(Counting):
         normal = torch.randn(mean.shape, generator=loop.generator, dtype=mean.dtype, device=mean.device)
         flat, R = P.flatten(1, 2), (mean + spread * normal).masked_fill(self.over, 0.0)
         Q, before = torch.zeros_like(R), torch.full_like(R[..., 0], torch.inf)
-        for _ in range(enough(loop.gamma, loop.max_steps)):
+        gamma = loop.gamma[who][:, None, None]
+        for _ in range(enough(float(loop.gamma.max()), loop.max_steps)):
             V = Q.amax(-1) if loop.all_allowed else Q.masked_fill(~loop.allowed, -torch.inf).amax(-1)
             if bool(((V - before).abs() < 1e-6).all()):
                 break
-            Q, before = R + loop.gamma * (flat @ V[..., None]).view_as(R), V
+            Q, before = R + gamma * (flat @ V[..., None]).view_as(R), V
         self.Q.view(loop.agents, loop.states, -1)[who] = Q
 
 

@@ -72,7 +72,7 @@ class Traces(GreedyTable):
             self.before = T
         else:
             Q += (size * error)[:, None] * e
-        fade = torch.full_like(alpha, loop.gamma * self.lam).masked_fill(t.done, 0.0)
+        fade = (loop.gamma * self.lam).masked_fill(t.done, 0.0)
         if self.watkins:
             fade = fade.masked_fill(chosen < best, 0.0)
         e *= fade[:, None]

@@ -41,8 +41,11 @@ class Trajectories(NamedTuple):
     ended: Tensor
     mask: Tensor
 
-    def returns(self, gamma: float) -> Tensor:
-        """(n, T) discounted reward from each step on; what a cut-off episode would still have earned counts 0."""
+    def returns(self, gamma: float | Tensor) -> Tensor:
+        """(n, T) reward from each step on, discounted by gamma, a number or one for each trajectory (n,).
+
+        What a cut-off episode would still have earned counts 0.
+        """
         G = torch.zeros_like(self.reward)
         following = torch.zeros_like(self.reward[:, 0])
         for t in range(self.reward.shape[1] - 1, -1, -1):
