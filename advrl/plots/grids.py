@@ -52,10 +52,11 @@ def value_map(
     with style():
         figure, axis = _figure(shape, title)
         colours = _cells(figure, axis, np.ma.array(values, mask=grey), limits=limits)
-        small = values.size <= _LARGEST
+        small, digits = values.size <= _LARGEST, _decimals(values[~grey])
         for (r, c), value in np.ndenumerate(values):
             if not grey[r, c] and small:
-                axis.text(c, r, _short(value), ha="center", va="center", fontsize=6.5, color=_ink(colours, value))
+                text = f"{value:.{digits}f}"
+                axis.text(c, r, text, ha="center", va="center", fontsize=6.5, color=_ink(colours, value))
         if optimal_set is not None and small:
             chosen = _array(optimal_set).astype(bool)
             moves = _moves(action_labels, chosen.shape[-1])
@@ -104,12 +105,13 @@ def q_triangles(
         triangles = PolyCollection(corners, array=np.array(values), cmap=_CMAP, edgecolors="white", linewidths=0.7)
         axis.add_collection(triangles)
         _bar(figure, axis, triangles)
+        digits = _decimals(np.array(values), 2)
         if len(table) <= _LARGEST / 4:
             for (s, a), value in zip(shown, values, strict=True):
                 (dr, dc), (r, c) = moves[a] or (0, 0), divmod(s, shape[1])
                 best = value >= table[s][np.isfinite(table[s])].max() - 1e-9
                 axis.text(
-                    c + 0.33 * dc, r + 0.33 * dr, _short(value, 2), ha="center", va="center", fontsize=5.5,
+                    c + 0.33 * dc, r + 0.33 * dr, f"{value:.{digits}f}", ha="center", va="center", fontsize=5.5,
                     color=_ink(triangles, value), fontweight="bold" if best else "normal",
                 )  # fmt: skip
     return figure
@@ -125,11 +127,12 @@ def occupancy_map(visits: Tensor, shape: tuple[int, int], *, title: str = "Expec
     values = _numbers("visits", total, shape)
     with style():
         figure, axis = _figure(shape, title)
-        colours = _cells(figure, axis, np.ma.array(values, mask=values <= 0))
+        colours, digits = _cells(figure, axis, np.ma.array(values, mask=values <= 0)), _decimals(values)
         if values.size <= _LARGEST:
             for (r, c), value in np.ndenumerate(values):
                 if value > 0:
-                    axis.text(c, r, _short(value), ha="center", va="center", fontsize=6.5, color=_ink(colours, value))
+                    text = f"{value:.{digits}f}"
+                    axis.text(c, r, text, ha="center", va="center", fontsize=6.5, color=_ink(colours, value))
     return figure
 
 
@@ -227,10 +230,9 @@ def _ink(colours: Any, value: float) -> str:
     return INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
 
-def _short(value: float, digits: int = 3) -> str:
-    size = abs(value)
-    if size < 5e-4:
-        return "0"
-    return (
-        f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.{digits if size >= 0.1 else 2}g}"
-    )
+def _decimals(values: np.ndarray, most: int = 3) -> int:
+    """Decimals for all numbers of a picture: none for whole numbers, else as many as the greatest leaves room for."""
+    shown = np.abs(values[np.isfinite(values)])
+    if not shown.size or np.abs(shown - shown.round()).max() < 1e-6:
+        return 0
+    return max(0, min(most, 2 - int(np.floor(np.log10(max(shown.max(), 0.1))))))

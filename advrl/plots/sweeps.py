@@ -17,6 +17,8 @@ from advrl.plots.style import BLUE, INK, MUTED, VERMILION, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NAMED = 40  # states whose names still fit beneath their bars
+
 
 def bounds_plot(
     lower: Tensor, upper: Tensor, truth: Tensor | None = None, *, title: str = "What is certain after each sweep"
@@ -31,6 +33,7 @@ def bounds_plot(
         ValueError: if the shapes differ, or there is nothing to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if lower.dim() != 2 or lower.shape != upper.shape or not len(lower):
         raise ValueError(f"bounds must be (sweeps, states), got {tuple(lower.shape)} and {tuple(upper.shape)}")
@@ -39,11 +42,12 @@ def bounds_plot(
     with style():
         figure = Figure(figsize=(5.2, 3.2))
         axis = figure.subplots()
-        axis.semilogy(sweeps, width, color=BLUE, label="certified: half the distance of the bounds")
+        axis.semilogy(sweeps, width, color=BLUE, lw=2.4, label="certified: half the distance of the bounds")
         if truth is not None:
             error = ((lower + upper) / 2 - truth).abs().amax(-1).cpu().double().numpy()
             error[error == 0] = np.nan
-            axis.semilogy(sweeps, error, color=VERMILION, label="true error of their middle")
+            axis.semilogy(sweeps, error, color=VERMILION, ls="--", label="true error of their middle")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("sweeps")
         axis.set_title(title)
         axis.legend()
@@ -108,9 +112,9 @@ def value_bars(V: Tensor, labels: Sequence[str] | None = None, *, title: str = "
         axis.grid(axis="x", visible=False)
         axis.bar(np.arange(len(values)), values, width=0.7, color=BLUE)
         axis.axhline(0, color=INK, lw=0.8)
-        if labels is not None:
+        if labels is not None and len(labels) <= _NAMED:
             axis.set_xticks(range(len(values)), labels, rotation=30 if max(map(len, labels)) > 4 else 0)
-        axis.set_xlabel("" if labels is not None else "state")
+        axis.set_xlabel("" if labels is not None and len(labels) <= _NAMED else "state")
         axis.set_title(title)
     return figure
 

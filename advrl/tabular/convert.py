@@ -62,6 +62,7 @@ def from_gymnasium(
         stop=torch.as_tensor(stop, **as_tensor),
         p0=None if start is None else torch.as_tensor(np.asarray(start), **as_tensor),
         mask=None if mask.all() else torch.as_tensor(mask, device=device),
+        state_labels=_state_labels(inner, S),
         action_labels=_action_labels(inner, A),
         shape=_grid(inner, S),
     )
@@ -72,6 +73,17 @@ def _grid(env: Any, states: int) -> tuple[int, int] | None:
     if shape is None and hasattr(env, "nrow"):
         shape = (env.nrow, env.ncol)
     return tuple(shape) if shape is not None and math.prod(shape) == states else None
+
+
+def _state_labels(env: Any, states: int) -> tuple[str, ...] | None:
+    own = getattr(env, "state_labels", None)
+    if own is not None and len(own) == states:
+        return tuple(own)
+    if type(env).__name__ != "TaxiEnv" or not hasattr(env, "decode"):
+        return None
+    stands = ("R", "G", "Y", "B", "taxi")
+    parts = [tuple(env.decode(s)) for s in range(states)]
+    return tuple(f"taxi at {row},{column}, {stands[here]} to {stands[to]}" for row, column, here, to in parts)
 
 
 def _action_labels(env: Any, actions: int) -> tuple[str, ...] | None:

@@ -62,7 +62,8 @@ def render_solution(mdp: MDP, found: Solution) -> str:
     """Values, every optimal action and what is certain about them, as text."""
     error = found.error_bound
     sure = f"within {float(error):.1e}" if error is not None else f"no certified bound: {found.reason}"
-    facts = f"({found.status}, {sure}, {found.iterations} iterations, {1000 * found.seconds:.3g} ms)"
+    spent = f"{found.seconds:.3g} s" if found.seconds >= 1 else f"{1000 * found.seconds:.3g} ms"
+    facts = f"({found.status}, {sure}, {found.iterations} iterations, {spent})"
     if mdp.shape is None:
         cells = [line.split()[-1] for line in render_policy(mdp, found.optimal_set).splitlines()]
         rows = [
