@@ -48,6 +48,7 @@ else:
     from advrl.agents.tabular_model import LearnedModel, exact_values, model_learning, value_gap
     from advrl.agents.tabular_monte_carlo import mc_control, mc_prediction
     from advrl.agents.tabular_nstep import n_step_sarsa, tree_backup
+    from advrl.agents.tabular_optimism import LearnedPlan, ucb_vi
     from advrl.agents.tabular_posterior import posterior_sampling
     from advrl.agents.tabular_prediction import td_prediction
     from advrl.agents.tabular_traces import q_lambda, sarsa_lambda
@@ -85,6 +86,7 @@ else:
         "Learned",
         "LearnedLinear",
         "LearnedModel",
+        "LearnedPlan",
         "LikelihoodTrainer",
         "Lookahead",
         "ModeEvaluator",
@@ -139,5 +141,6 @@ else:
         "save_checkpoint",
         "td_prediction",
         "tree_backup",
+        "ucb_vi",
         "value_gap",
     ]

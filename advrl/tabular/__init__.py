@@ -10,6 +10,7 @@ from advrl.tabular.analysis import (
     success_probability,
     successor_representation,
 )
+from advrl.tabular.average import AverageReward, relative_value_iteration
 from advrl.tabular.convert import (
     from_function,
     from_gymnasium,
@@ -52,6 +53,7 @@ from advrl.tabular.tree import LayeredTree, TreeValues
 
 __all__ = [
     "MDP",
+    "AverageReward",
     "Evaluation",
     "LayeredTree",
     "Plan",
@@ -88,6 +90,7 @@ __all__ = [
     "policy_gradient",
     "policy_iteration",
     "q_from_v",
+    "relative_value_iteration",
     "render_policy",
     "render_solution",
     "render_values",
