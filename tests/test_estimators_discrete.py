@@ -568,7 +568,7 @@ def test_one_estimate_is_what_the_formula_says(name):
         expected = (net(b) - net(m) - slope @ (b - m)) * score + slope * m * (1 - m)
     else:
         other = draw.x[1]
-        weight = draw.weight[0] + (b - theta.sigmoid()) / 2
+        weight = draw.weight[0]
         if name == "disarm":
             weight = 0.5 * (b - other) * theta.abs().sigmoid()
         expected = (net(b) - net(other)) * weight

@@ -19,6 +19,7 @@ from advrl.distributions import inverse_transform
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.discrete import support_of, support_size
 from advrl.estimators.kernels import score_function
+from advrl.estimators.quick import sample_of
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,16 @@ class Enumerate(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return Draw(sample_of(distribution, self.n), distribution)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
-        distribution = draw.distribution
+        return self._sum(draw.distribution, cost)
+
+    def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
+        """The sum, (*batch), without drawing what it does not need."""
+        return self._sum(distribution, cost)
+
+    def _sum(self, distribution: Distribution, cost: Cost) -> Tensor:
         support = support_of("enumerate", distribution, self.limit)
         size, batch = len(support.outcomes), distribution.batch_shape
         x = support.outcomes.reshape(size, *[1] * len(batch), *distribution.event_shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal
+from torch.distributions import Bernoulli, Distribution, Normal, OneHotCategorical
 from torch.nn.functional import softplus
 
 from advrl.estimators.base import base_of
@@ -28,13 +28,21 @@ def sample_of(distribution: Distribution, n: int) -> Tensor:
 
 
 def log_prob_of(distribution: Distribution, x: Tensor) -> Tensor:
-    """``distribution.log_prob(x)`` for x (n, *batch, *event): (n, *batch)."""
+    """``distribution.log_prob(x)`` for draws x (n, *batch, *event): (n, *batch).
+
+    In single precision the value of many coins with large log-odds is rounded a little more than torch's; the
+    derivatives, which are all that a surrogate uses, are not.
+    """
     base = base_of(distribution)
-    if type(base) is not Bernoulli:
+    if not isinstance(base, (Bernoulli, OneHotCategorical)):
         return distribution.log_prob(x)
     if distribution._validate_args:
         base._validate_sample(x)
-    logits = base.logits
-    each = x * logits - softplus(logits)
-    event = len(distribution.event_shape)
-    return each.flatten(each.dim() - event).sum(-1) if event else each
+    logits, event = base.logits, len(distribution.event_shape)
+    if isinstance(base, OneHotCategorical):  # impossible outcomes, of logit -inf, are not drawn, and 0 x inf is nan
+        each = x * logits.clamp(min=torch.finfo(logits.dtype).min)
+        return each.flatten(each.dim() - event).sum(-1) if event > 1 else each.sum(-1)
+    if not event:
+        return x * logits - softplus(logits)
+    batch = logits.dim() - event
+    return (x * logits).flatten(1 + batch).sum(-1) - softplus(logits).flatten(batch).sum(-1)
