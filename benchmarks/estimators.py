@@ -348,7 +348,7 @@ def ours(name: str, make: Callable[[Tensor], Distribution], f: Callable[[Tensor]
             grads = torch.autograd.grad(fitting, learned, retain_graph=True, allow_unused=True)
             for parameter, grad in zip(learned, grads, strict=True):
                 parameter.grad = grad
-        loss.backward(inputs=[leaf])
+        loss.backward(inputs=[leaf] if learned else None)
 
     return step
 

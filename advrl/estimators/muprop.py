@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.boxed import boxed_mean
 from advrl.estimators.discrete import parts_of
 from advrl.estimators.kernels import score_function
 from advrl.estimators.quick import sample_of
@@ -63,4 +64,7 @@ class MuProp(Estimator):
         centre = centre.detach()
         tangent = at_centre + parts.total(slope * (x - centre))
         moved = parts.total(slope * (mean - centre))[0]
-        return score_function(parts.log_prob(x), value, tangent).mean(0) + moved
+        log_prob = parts.log_prob(x)
+        if tangent.requires_grad:
+            return score_function(log_prob, value, tangent).mean(0) + moved
+        return boxed_mean(log_prob, value, tangent) + moved
