@@ -17,7 +17,7 @@ from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid, softplus
 
 from advrl.distributions import inverse_transform
-from advrl.distributions.relaxed import softmax, trials_of
+from advrl.distributions.relaxed import cooled, softmax, trials_of
 from advrl.estimators.base import base_of, name_of
 
 
@@ -63,7 +63,7 @@ class Parts:
 
     def relax(self, z: Tensor, temperature: float | Tensor) -> Tensor:
         """Relaxed samples (n, *batch, *event) from perturbed logits (n, *logits)."""
-        scaled = z / temperature
+        scaled = cooled(z, temperature)
         if self.binary:
             return self.decode(scaled.sigmoid())
         return softmax(scaled)
