@@ -21,8 +21,7 @@ from torch.autograd import Function
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
-from advrl.estimators.boxed import transformed
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, transformed
 from advrl.estimators.discrete import Parts, parts_of
 
 

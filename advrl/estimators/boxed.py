@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from advrl.checks import same_shape
+from advrl.estimators.base import transformed
 from advrl.estimators.kernels import dice, score_function
 
 
@@ -50,7 +51,3 @@ def boxed_mean(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.0) -
     value: Tensor = _Boxed.apply(log_prob, cost, baseline)
     return value
 
-
-def transformed() -> bool:
-    """Whether this runs inside ``torch.func``, which follows plain operations where it is not told about others."""
-    return bool(torch._C._are_functorch_transforms_active())

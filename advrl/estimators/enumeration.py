@@ -18,8 +18,15 @@ from advrl.checks import integer
 from advrl.distributions import inverse_transform
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
 from advrl.estimators.boxed import boxed_mean
-from advrl.estimators.discrete import support_of, support_size
+from advrl.estimators.discrete import Support, support_of, support_size
 from advrl.estimators.quick import sample_of
+
+
+@dataclass(frozen=True)
+class All(Draw):
+    """A draw with all that could have been drawn."""
+
+    support: Support
 
 
 @dataclass(frozen=True)
@@ -52,17 +59,15 @@ class Enumerate(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(sample_of(distribution, self.n), distribution)
+        return All(sample_of(distribution, self.n), distribution, support_of("enumerate", distribution, self.limit))
+
+    def _take(self, distribution: Distribution) -> Draw:
+        support = support_of("enumerate", distribution, self.limit)
+        return All(support.outcomes, distribution, support)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
-        return self._sum(draw.distribution, cost)
-
-    def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
-        """The sum, (*batch), without drawing what it does not need."""
-        return self._sum(distribution, cost)
-
-    def _sum(self, distribution: Distribution, cost: Cost) -> Tensor:
-        support = support_of("enumerate", distribution, self.limit)
+        assert isinstance(draw, All)
+        distribution, support = draw.distribution, draw.support
         size, batch = len(support.outcomes), distribution.batch_shape
         x = support.outcomes.reshape(size, *[1] * len(batch), *distribution.event_shape)
         x = x.expand(size, *batch, *distribution.event_shape)
@@ -126,13 +131,9 @@ class RaoBlackwell(Estimator):
     def draw(self, distribution: Distribution) -> Chosen:
         return Chosen(sample_of(distribution, self.n), distribution, self._list(distribution))
 
-    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
-        assert isinstance(draw, Chosen)
-        return self._sum(draw.listed, draw.distribution, cost)
-
-    def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
-        """The surrogate, (*batch), without drawing what it does not need."""
-        return self._sum(self._list(distribution), distribution, cost)
+    def _take(self, distribution: Distribution) -> Chosen:
+        listed = self._list(distribution)
+        return Chosen(listed.seen, distribution, listed)
 
     def _list(self, distribution: Distribution) -> Listed:
         support = support_of("rao-blackwell", distribution, self.limit)
@@ -149,8 +150,10 @@ class RaoBlackwell(Estimator):
         index = torch.cat([index, others])
         return Listed(support[index], log_prob.gather(0, index), log_rest)
 
-    def _sum(self, listed: Listed, distribution: Distribution, cost: Cost) -> Tensor:
-        value = _cost_of(Draw(listed.seen, distribution), cost)
+    def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
+        assert isinstance(draw, Chosen)
+        listed = draw.listed
+        value = _cost_of(Draw(listed.seen, draw.distribution), cost)
         probs = listed.log_prob[: self.k].exp()
         summed = (probs * value[: self.k]).sum(0)
         if len(value) <= self.k:
