@@ -36,7 +36,8 @@ class _Boxed(Function):
         share = gradient / len(cost)
         if torch.is_grad_enabled():
             share = share * dice(log_prob)
-        return share * (cost - ctx.baseline), share.expand_as(cost) if ctx.needs_input_grad[1] else None, None
+        centred = cost if isinstance(ctx.baseline, float) and not ctx.baseline else cost - ctx.baseline
+        return share * centred, share.expand_as(cost) if ctx.needs_input_grad[1] else None, None
 
 
 def boxed_mean(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.0) -> Tensor:
