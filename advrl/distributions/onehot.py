@@ -54,7 +54,7 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
 
 
 def _normalised(logits: Tensor, validate_args: bool | None) -> Categorical:
-    """``Categorical(logits=logits)``, by one log-softmax: its derivative is a third of the work of what torch writes."""
+    """``Categorical(logits=logits)``, by one log-softmax, whose derivative is a third of the work."""
     inner = Categorical.__new__(Categorical)
     inner.logits = inner._param = logits.log_softmax(-1)
     inner._num_events = logits.shape[-1]

@@ -1,7 +1,7 @@
 r"""The mean of score-function surrogates, with its first derivatives written out.
 
-The surrogate of :mod:`advrl.estimators.kernels`, box * (c - b) + b with box = exp(log p - stop(log p)), has the mean cost
-as value, and as first derivatives
+The surrogate of :mod:`advrl.estimators.kernels`, box * (c - b) + b with box = exp(log p - stop(log p)), has the mean
+cost as value, and as first derivatives
 
     in log p:  box (c - b) / n,      in c:  box / n
 
@@ -51,4 +51,3 @@ def boxed_mean(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.0) -
         return score_function(log_prob, cost, baseline).mean(0)
     value: Tensor = _Boxed.apply(log_prob, cost, baseline)
     return value
-
