@@ -154,10 +154,12 @@ class RaoBlackwell(Estimator):
         assert isinstance(draw, Chosen)
         listed = draw.listed
         value = _cost_of(Draw(listed.seen, draw.distribution), cost)
-        probs = listed.log_prob[: self.k].exp()
-        summed = (probs * value[: self.k]).sum(0)
         if len(value) <= self.k:
-            return summed
+            return (listed.log_prob.exp() * value).sum(0)
+        top, others = listed.log_prob.split([self.k, self.n])
+        likely, left = value.split([self.k, self.n])
+        probs = top.exp()
+        summed = (probs * likely).sum(0)
         baseline = (summed / probs.sum(0)).detach()
-        rest = boxed_mean(listed.log_prob[self.k :] - listed.log_rest, value[self.k :], baseline)
+        rest = boxed_mean(others - listed.log_rest, left, baseline)
         return summed + listed.log_rest.exp() * rest

@@ -56,13 +56,14 @@ class MuProp(Estimator):
         with torch.enable_grad():
             centre = mean.detach().unsqueeze(0).requires_grad_()
             at_centre = _cost_of(Draw(centre, draw.distribution), cost)
-            slope = torch.zeros_like(centre)
-            if at_centre.requires_grad:  # a constant cost has no tangent to take
+            if not at_centre.requires_grad:  # a constant cost has no tangent to take
+                slope = torch.zeros_like(centre)
+            else:
                 learned = value.requires_grad  # the cost has parameters, whose gradient passes through the tangent too
                 slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=learned, materialize_grads=True)[0]
                 at_centre = at_centre if learned else at_centre.detach()
         centre = centre.detach()
-        tangent = at_centre + parts.total(slope * (x - centre))
+        tangent = (at_centre - parts.total(slope * centre)) + parts.total(slope * x)
         moved = parts.total(slope * (mean - centre))[0]
         log_prob = parts.log_prob(x)
         if tangent.requires_grad:
