@@ -11,7 +11,20 @@ from torch.distributions import Bernoulli, Normal
 
 from advrl.cli import main
 from advrl.distributions import OneHotCategorical
-from advrl.estimators import ESTIMATORS, GumbelSoftmax, Path, Score, StraightThrough, leave_one_out, make_estimator
+from advrl.estimators import (
+    ESTIMATORS,
+    Critic,
+    GumbelSoftmax,
+    Learned,
+    Path,
+    Rebar,
+    Relax,
+    Score,
+    StraightThrough,
+    VarianceNormalised,
+    leave_one_out,
+    make_estimator,
+)
 from advrl.lab import (
     PROBLEMS,
     Bits,
@@ -197,6 +210,15 @@ def test_comparing_leaves_no_trace_and_repeats():
     other = compare({"loo": TWO["loo"], "st": StraightThrough(2)}, Bits(), replicates=500)
     assert one["loo"].variance == other["loo"].variance, "a row does not depend on its neighbours"
     assert compare(TWO, Bits(), replicates=500, seed=1)["loo"].variance != one["loo"].variance
+
+
+@pytest.mark.parametrize(
+    "estimator", [Score(2, Critic()), Score(2, advantage=VarianceNormalised(Critic())), Relax(2), Rebar(2, Learned(0.5))]
+)
+def test_what_is_learned_warms_up_on_the_problem(estimator):
+    """It has left a loss of its own graph behind, which no copy may take along."""
+    raw, warm = (compare({"it": estimator}, Bits(bits=3), replicates=400, warmup=n)["it"] for n in (0, 40))
+    assert raw.variance != warm.variance
 
 
 def test_evaluations_are_counted():

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FEW = 16  # outcomes, up to which it is sooner to compare with all of them than to search: no branch to guess
+
 
 def inverse_transform(probs: Tensor, n: int) -> Tensor:
     """Draw ``n`` outcomes for each row of a table.
@@ -22,6 +24,11 @@ def inverse_transform(probs: Tensor, n: int) -> Tensor:
         that holds a NaN, which is for the caller's loss to show.
     """
     cdf = probs.cumsum(-1)
+    if probs.shape[-1] <= FEW:
+        bounds = cdf.movedim(-1, 0)
+        u = torch.rand(n, *probs.shape[:-1], dtype=probs.dtype, device=probs.device) * bounds[-1]
+        above = (u < bounds[:-1].unsqueeze(1)).sum(0)
+        return (probs.shape[-1] - 1) - above
     total = cdf[..., -1:]
     u = torch.rand(*probs.shape[:-1], n, dtype=probs.dtype, device=probs.device) * total
     u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))  # u * total may round up to the total

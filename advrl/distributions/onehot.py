@@ -22,8 +22,11 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
         # torch's own validates its inner Categorical even when told not to, which waits for the device
-        self._categorical = Categorical(probs, logits, validate_args)
-        inner = self._categorical
+        if probs is None and logits is not None and logits.dim() and logits.is_floating_point():
+            inner = _normalised(logits, validate_args)
+        else:
+            inner = Categorical(probs, logits, validate_args)
+        self._categorical = inner
         Distribution.__init__(self, inner.batch_shape, inner.param_shape[-1:], validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OneHotCategorical:
@@ -36,8 +39,10 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """One-hot rows, (*sample_shape, *batch, K)."""
         shape = torch.Size(sample_shape)
-        index = inverse_transform(self.probs, math.prod(shape)).reshape(shape + self.batch_shape).unsqueeze(-1)
-        zeros = torch.zeros(self._extended_shape(shape), dtype=self.probs.dtype, device=self.probs.device)
+        inner = self._categorical
+        weights = inner.logits.exp() if "logits" in vars(inner) else inner.probs
+        index = inverse_transform(weights, math.prod(shape)).reshape(shape + self.batch_shape).unsqueeze(-1)
+        zeros = torch.zeros(self._extended_shape(shape), dtype=weights.dtype, device=weights.device)
         return zeros.scatter_(-1, index, 1.0)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -46,3 +51,12 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
             self._validate_sample(value)
         value, logits = torch.broadcast_tensors(value, self.logits)
         return logits.gather(-1, value.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def _normalised(logits: Tensor, validate_args: bool | None) -> Categorical:
+    """``Categorical(logits=logits)``, by one log-softmax, whose derivative is a third of the work."""
+    inner = Categorical.__new__(Categorical)
+    inner.logits = inner._param = logits.log_softmax(-1)
+    inner._num_events = logits.shape[-1]
+    Distribution.__init__(inner, logits.shape[:-1], validate_args=validate_args)
+    return inner

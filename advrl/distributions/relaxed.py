@@ -60,7 +60,7 @@ def _(distribution: Binomial, n: int, temperature: float, hard: bool = False) ->
 @relaxed_rsample.register
 def _(distribution: OneHotCategorical, n: int, temperature: float, hard: bool = False) -> Tensor:
     gumbel = _uniform(distribution.logits, n).log_().neg_().log_().neg_()
-    soft = softmax((distribution.logits + gumbel) / temperature)
+    soft = softmax(cooled(distribution.logits + gumbel, temperature))
     if not hard:
         return soft
     return _harden(soft, torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0))
@@ -86,7 +86,12 @@ def trials_of(distribution: Binomial) -> int:
 
 
 def _binary(logits: Tensor, n: int, temperature: float) -> Tensor:
-    return ((logits + _uniform(logits, n).logit()) / temperature).sigmoid()
+    return cooled(logits + _uniform(logits, n).logit(), temperature).sigmoid()
+
+
+def cooled(z: Tensor, temperature: float | Tensor) -> Tensor:
+    """z / temperature, which is z at 1, the default."""
+    return z if isinstance(temperature, float) and temperature == 1.0 else z / temperature
 
 
 def _uniform(like: Tensor, n: int) -> Tensor:

@@ -13,22 +13,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.distributions import Distribution
+from torch.nn.functional import softplus
 
-from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, transformed
 from advrl.estimators.discrete import Parts, parts_of
-from advrl.estimators.kernels import dice
 
 
 @dataclass(frozen=True)
 class Pairs(Draw):
     """Samples x (2n, *batch, *event), first all b, then all b~.
 
-    Weight (2n, *batch, *event) is what multiplies the costs in the pair's gradient, less what does in the box's.
+    Weight (n, *batch, *event) is what multiplies c(b) - c(b~) in the pair's gradient.
     """
 
     parts: Parts
@@ -59,20 +60,66 @@ class _Antithetic(Estimator):
             logits = parts.logits
             p = logits.sigmoid()
             u = torch.rand(self.n, *p.shape, dtype=p.dtype, device=p.device)
-            b, opposite = (u < p).to(p.dtype), (1 - u < p).to(p.dtype)
+            b, opposite = torch.lt(u, p).to(p.dtype), torch.gt(u, 1 - p).to(p.dtype)
             weight = parts.decode(self.weigh(logits, u, b - opposite))
-            x = torch.cat([parts.decode(b), parts.decode(opposite)])
-            # the box's own first derivative, c (x - E[x]) / 2n, makes way for the pair's
-            weight = torch.cat([weight, -weight]) - (x - parts.decode(p)) / 2
+            x = parts.decode(torch.cat([b, opposite]))
         return Pairs(x, distribution, parts, weight)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Pairs)
         parts = draw.parts
         value = _cost_of(draw, cost)
-        boxed = (dice(parts.log_prob(draw.x)) * value).mean(0)
-        first = (parts.spread(value) * draw.weight).sum(0)
-        return boxed + parts.total((first * (parts.node - parts.node.detach()) / self.n).unsqueeze(0))[0]
+        batch = parts.batch_dim
+        node, x, weight = parts.node, draw.x, draw.weight
+        if node.dim() != batch + 1:  # a dimension for the coins of one distribution, however many they have
+            node, x, weight = (t.reshape(*t.shape[: t.dim() - node.dim() + batch], -1) for t in (node, x, weight))
+        if transformed():
+            return _paired(node, value, x, weight, parts.trials or 1)
+        surrogate: Tensor = _Paired.apply(node, value, x, weight, parts.trials or 1)
+        return surrogate
+
+
+def _paired(node: Tensor, cost: Tensor, x: Tensor, weight: Tensor, trials: int) -> Tensor:
+    """The boxed mean of costs c (2n, *batch), with the pairs' first derivative in the place of its own.
+
+    Args:
+        node: (*batch, D) log-odds.
+        cost: (2n, *batch)
+        x: (2n, *batch, D) how many of the coins are 1.
+        weight: (n, *batch, D) w.
+        trials: coins for each number of x.
+
+    Returns:
+        (*batch)
+    """
+    n, step = len(weight), node - node.detach()
+    linear, none = (x * step).sum(-1), softplus(node).sum(-1) * trials
+    mean = (node.detach().sigmoid() * step).sum(-1) * trials
+    box = (linear - (none - none.detach())).exp() - (linear - mean)  # less x - E[x], its derivative
+    return (box * cost).mean(0) + ((cost[:n] - cost[n:]) * (weight * step).sum(-1)).sum(0) / n
+
+
+class _Paired(Function):
+    """The same, with its first derivative sum (c(b) - c(b~)) w / n written out, as in :mod:`advrl.estimators.boxed`."""
+
+    @staticmethod
+    def forward(ctx: Any, node: Tensor, cost: Tensor, x: Tensor, weight: Tensor, trials: int) -> Tensor:
+        ctx.save_for_backward(node, cost, x, weight)
+        ctx.trials = trials
+        return cost.mean(0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        node, cost, x, weight = ctx.saved_tensors
+        wanted = [t for t, needed in ((node, ctx.needs_input_grad[0]), (cost, ctx.needs_input_grad[1])) if needed]
+        if torch.is_grad_enabled():  # somebody may differentiate again
+            surrogate = _paired(node, cost, x, weight, ctx.trials)
+            found = iter(torch.autograd.grad(surrogate, wanted, gradient, create_graph=True))
+            return next(found) if ctx.needs_input_grad[0] else None, next(found, None), None, None, None
+        n = len(weight)
+        of_cost = (gradient / (2 * n)).expand_as(cost) if ctx.needs_input_grad[1] else None
+        difference = (cost[:n] - cost[n:]) * (gradient / n)
+        return (difference.unsqueeze(-1) * weight).sum(0), of_cost, None, None, None
 
 
 @dataclass(frozen=True)

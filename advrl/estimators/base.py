@@ -10,6 +10,7 @@ alike. A trainer calls the halves apart, so that one generator pass serves both 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -83,14 +84,33 @@ class Estimator(ABC):
 
         Raises:
             ValueError: if the cost has another shape; and, inside ``torch.autograd.set_detect_anomaly(True)``, if it is
-                not finite, naming the sample. Without that switch nothing is looked at, so nothing waits.
+                not finite, naming the sample. Without that switch nothing is looked at: a trainer does not wait for
+                the device, and has its own word for a run that diverged.
         """
         value = _cost_of(draw, cost)
         return value[0] if len(value) == 1 else value.mean(0)
 
     def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
-        """Draw and return the surrogate, (*batch)."""
-        return self.surrogate(self.draw(distribution), cost)
+        """Draw and return the surrogate, (*batch).
+
+        Raises:
+            ValueError: as :meth:`surrogate`; and, on a CPU, if the cost is not finite, naming the sample.
+        """
+        draw = self._take(distribution)
+        value = self.surrogate(draw, cost)
+        if value.device.type == "cpu" and not transformed() and not math.isfinite(float(value.detach().sum())):
+            with torch.autograd.set_detect_anomaly(True):  # once more, looking at every cost
+                return self.surrogate(draw, cost)
+        return value
+
+    def _take(self, distribution: Distribution) -> Draw:
+        """What the surrogate needs: the draw, less what only others than the surrogate look at."""
+        return self.draw(distribution)
+
+
+def transformed() -> bool:
+    """Whether this runs inside ``torch.func``, which follows plain operations and nothing else."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def is_sequence(distribution: Distribution) -> bool:

@@ -11,6 +11,8 @@ Shapes: n samples, *batch whatever follows, k parameters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -71,18 +73,26 @@ def grpo(cost: Tensor, x: Tensor, eps: float = 1e-4) -> Tensor:
     return (cost - cost.mean(0)) / (cost.std(0) + eps)
 
 
-class Fitted(nn.Module):
-    """What an estimator learns from its costs beside the policy: a network made when its inputs are known.
+class Learning(nn.Module):
+    """What an estimator learns from its costs beside the policy.
 
     In training mode a surrogate leaves the loss in ``fit_loss``; minimise it with an optimiser of its own, as
-    ``AdversarialTrainer`` does.
+    ``AdversarialTrainer`` does. Copies do not have it, since it belongs to the graph of one step.
+    """
+
+    fit_loss: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "fit_loss"}
+
+
+class Fitted(Learning):
+    """A network that is made when its inputs are known.
 
     Args:
         net: the network. If ``None``, a perceptron with one hidden layer, made by :meth:`build`, that starts from 0.
         hidden: units of that layer.
     """
-
-    fit_loss: Tensor | None = None
 
     def __init__(self, net: nn.Module | None = None, hidden: int = 64) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid, softplus
 
 from advrl.distributions import inverse_transform
-from advrl.distributions.relaxed import softmax, trials_of
+from advrl.distributions.relaxed import cooled, softmax, trials_of
 from advrl.estimators.base import base_of, name_of
 
 
@@ -62,7 +63,7 @@ class Parts:
 
     def relax(self, z: Tensor, temperature: float | Tensor) -> Tensor:
         """Relaxed samples (n, *batch, *event) from perturbed logits (n, *logits)."""
-        scaled = z / temperature
+        scaled = cooled(z, temperature)
         if self.binary:
             return self.decode(scaled.sigmoid())
         return softmax(scaled)
@@ -73,10 +74,14 @@ class Parts:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of samples (n, *batch, *event), up to the binomial coefficient, (n, *batch)."""
-        if self.binary:
-            none = softplus(self.node)  # - log p(0) of one coin
-            return self.total(x * self.node - (self.trials * none if self.trials else none))
-        return self.total(x * self.node)
+        linear = self.total(x * self.node)
+        return linear - self.none() if self.binary else linear
+
+    def none(self) -> Tensor:
+        """-log p(0) of coins, (*batch)."""
+        each = softplus(self.node)
+        whole = each.flatten(self.batch_dim).sum(-1) if each.dim() > self.batch_dim else each
+        return whole * self.trials if self.trials else whole
 
     def mean(self) -> Tensor:
         """E[x], (*batch, *event), differentiable."""
@@ -164,34 +169,45 @@ def support_of(estimator: str, distribution: Distribution, limit: int) -> Suppor
         ValueError: as :func:`support_size`.
     """
     size = support_size(estimator, distribution, limit)
-    values, table = _table(base_of(distribution))
-    batch = distribution.batch_shape
+    base, batch = base_of(distribution), distribution.batch_shape
+    table = _log_probs(base)
     table = table.reshape(*batch, -1, table.shape[-1])  # (*batch, variables, K)
     variables, each = table.shape[-2:]
-    log_prob = table[..., 0, :]
-    for d in range(1, variables):  # the last variable is the one that changes fastest
-        log_prob = (log_prob.unsqueeze(-1) + table[..., d, :].unsqueeze(-2)).flatten(-2)
-    number = torch.arange(size, device=table.device)
-    power = each ** torch.arange(variables - 1, -1, -1, device=table.device)
-    digits = number.unsqueeze(-1) // power % each  # (M, variables)
-    return Support(values[digits].reshape(size, *distribution.event_shape), log_prob.movedim(-1, 0))
+    digits, chosen = _combinations(each, variables, table.dtype, table.device)
+    if variables == 1:
+        log_prob = table[..., 0, :].movedim(-1, 0)
+    else:  # one product with zeros and ones, so that what is impossible has to be finite
+        rows = table.clamp(min=torch.finfo(table.dtype).min / (2 * variables)).flatten(-2).reshape(-1, variables * each)
+        log_prob = (chosen @ rows.t()).reshape(size, *batch)
+    if isinstance(base, OneHotCategorical):
+        outcomes = chosen
+    else:
+        outcomes = digits if isinstance(base, Categorical) else digits.to(table.dtype)
+    return Support(outcomes.reshape(size, *distribution.event_shape), log_prob)
 
 
-def _table(base: Distribution) -> tuple[Tensor, Tensor]:
-    """The K values of one variable, (K, *value), and every variable's log-probabilities (*variables, K)."""
+def _log_probs(base: Distribution) -> Tensor:
+    """Every variable's log-probabilities of its K values, (*variables, K)."""
     if isinstance(base, Binomial):
         trials, logits = trials_of(base), base.logits
         k = torch.arange(trials + 1, dtype=logits.dtype, device=logits.device)
         choose = math.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(trials - k + 1)
-        return k, choose + k * logits.unsqueeze(-1) - trials * softplus(logits).unsqueeze(-1)
+        return choose + k * logits.unsqueeze(-1) - trials * softplus(logits).unsqueeze(-1)
     assert isinstance(base, (Bernoulli, Categorical, OneHotCategorical))
-    logits = base.logits
-    k = torch.arange(2 if isinstance(base, Bernoulli) else logits.shape[-1], device=logits.device)
     if isinstance(base, Bernoulli):
-        return k.to(logits.dtype), torch.stack([logsigmoid(-logits), logsigmoid(logits)], -1)
-    if isinstance(base, OneHotCategorical):
-        return (k.unsqueeze(-1) == k).to(logits.dtype), logits
-    return k, logits
+        return logsigmoid(torch.stack([-base.logits, base.logits], -1))  # exact in the tails, unlike log-odds - log
+    return base.logits
+
+
+@lru_cache(maxsize=16)
+def _combinations(each: int, variables: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All combinations of the variables' values as digits (M, variables), the last of which changes fastest, and as
+    zeros and ones (M, variables * K)."""
+    with torch.inference_mode(False):  # they are kept, and tensors of that mode would be refused elsewhere
+        number = torch.arange(each**variables, device=device).unsqueeze(-1)
+        power = each ** torch.arange(variables - 1, -1, -1, device=device)
+        digits = number // power % each
+        return digits, (digits.unsqueeze(-1) == torch.arange(each, device=device)).to(dtype).flatten(1)
 
 
 def exponential(n: int, like: Tensor) -> Tensor:

@@ -17,8 +17,16 @@ from torch.distributions import Distribution
 from advrl.checks import integer
 from advrl.distributions import inverse_transform
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
-from advrl.estimators.discrete import support_of, support_size
-from advrl.estimators.kernels import score_function
+from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.discrete import Support, support_of, support_size
+from advrl.estimators.quick import sample_of
+
+
+@dataclass(frozen=True)
+class All(Draw):
+    """A draw with all that could have been drawn."""
+
+    support: Support
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,15 @@ class Enumerate(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.sample((self.n,)), distribution)
+        return All(sample_of(distribution, self.n), distribution, support_of("enumerate", distribution, self.limit))
+
+    def _take(self, distribution: Distribution) -> Draw:
+        support = support_of("enumerate", distribution, self.limit)
+        return All(support.outcomes, distribution, support)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
-        distribution = draw.distribution
-        support = support_of("enumerate", distribution, self.limit)
+        assert isinstance(draw, All)
+        distribution, support = draw.distribution, draw.support
         size, batch = len(support.outcomes), distribution.batch_shape
         x = support.outcomes.reshape(size, *[1] * len(batch), *distribution.event_shape)
         x = x.expand(size, *batch, *distribution.event_shape)
@@ -63,13 +75,20 @@ class Enumerate(Estimator):
 
 
 @dataclass(frozen=True)
-class Chosen(Draw):
-    """A draw with the outcomes that the cost will see (k, *batch, *event), their log-probabilities (k, *batch), and
-    that of all the others (*batch)."""
+class Listed:
+    """Outcomes that the cost will see (m, *batch, *event), the k likeliest first, their log-probabilities (m, *batch),
+    and that of all but those k, (*batch)."""
 
     seen: Tensor
     log_prob: Tensor
     log_rest: Tensor
+
+
+@dataclass(frozen=True)
+class Chosen(Draw):
+    """A draw with the outcomes that the cost will see in its place."""
+
+    listed: Listed
 
 
 @dataclass(frozen=True)
@@ -110,28 +129,37 @@ class RaoBlackwell(Estimator):
         support_size("rao-blackwell", distribution, self.limit)
 
     def draw(self, distribution: Distribution) -> Chosen:
+        return Chosen(sample_of(distribution, self.n), distribution, self._list(distribution))
+
+    def _take(self, distribution: Distribution) -> Chosen:
+        listed = self._list(distribution)
+        return Chosen(listed.seen, distribution, listed)
+
+    def _list(self, distribution: Distribution) -> Listed:
         support = support_of("rao-blackwell", distribution, self.limit)
         # an outcome of probability 0 may have to stand for an empty rest: it weighs nothing, and must not make a nan
         log_prob = support.log_prob.clamp(min=torch.finfo(support.log_prob.dtype).min / 4)
+        fixed = log_prob.detach()
         k = min(self.k, len(log_prob))
-        index = log_prob.detach().topk(k, 0).indices
+        index = fixed.topk(k, 0).indices
         if k == len(log_prob):
-            x = support[inverse_transform(log_prob.detach().exp().movedim(0, -1), self.n)]
-            return Chosen(x, distribution, support[index], log_prob.gather(0, index), torch.zeros_like(log_prob[0]))
+            return Listed(support[index], log_prob.gather(0, index), torch.zeros_like(fixed[0]))
         rest = log_prob.scatter(0, index, -torch.inf)
         log_rest = rest.logsumexp(0)
-        tables = torch.stack([log_prob, rest - log_rest]).detach().exp().movedim(1, -1)
-        sample, others = inverse_transform(tables, self.n).unbind(1)
+        others = inverse_transform((rest - log_rest).detach().exp().movedim(0, -1), self.n)
         index = torch.cat([index, others])
-        return Chosen(support[sample], distribution, support[index], log_prob.gather(0, index), log_rest)
+        return Listed(support[index], log_prob.gather(0, index), log_rest)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Chosen)
-        value = _cost_of(Draw(draw.seen, draw.distribution), cost)
-        probs = draw.log_prob[: self.k].exp()
-        summed = (probs * value[: self.k]).sum(0)
+        listed = draw.listed
+        value = _cost_of(Draw(listed.seen, draw.distribution), cost)
         if len(value) <= self.k:
-            return summed
+            return (listed.log_prob.exp() * value).sum(0)
+        top, others = listed.log_prob.split([self.k, self.n])
+        likely, left = value.split([self.k, self.n])
+        probs = top.exp()
+        summed = (probs * likely).sum(0)
         baseline = (summed / probs.sum(0)).detach()
-        rest = score_function(draw.log_prob[self.k :] - draw.log_rest, value[self.k :], baseline)
-        return summed + draw.log_rest.exp() * rest.mean(0)
+        rest = boxed_mean(others - listed.log_rest, left, baseline)
+        return summed + listed.log_rest.exp() * rest

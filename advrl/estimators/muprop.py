@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.boxed import boxed_mean
 from advrl.estimators.discrete import parts_of
 from advrl.estimators.kernels import score_function
 from advrl.estimators.quick import sample_of
@@ -55,12 +56,16 @@ class MuProp(Estimator):
         with torch.enable_grad():
             centre = mean.detach().unsqueeze(0).requires_grad_()
             at_centre = _cost_of(Draw(centre, draw.distribution), cost)
-            slope = torch.zeros_like(centre)
-            if at_centre.requires_grad:  # a constant cost has no tangent to take
+            if not at_centre.requires_grad:  # a constant cost has no tangent to take
+                slope = torch.zeros_like(centre)
+            else:
                 learned = value.requires_grad  # the cost has parameters, whose gradient passes through the tangent too
                 slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=learned, materialize_grads=True)[0]
                 at_centre = at_centre if learned else at_centre.detach()
         centre = centre.detach()
-        tangent = at_centre + parts.total(slope * (x - centre))
+        tangent = (at_centre - parts.total(slope * centre)) + parts.total(slope * x)
         moved = parts.total(slope * (mean - centre))[0]
-        return score_function(parts.log_prob(x), value, tangent).mean(0) + moved
+        log_prob = parts.log_prob(x)
+        if tangent.requires_grad:
+            return score_function(log_prob, value, tangent).mean(0) + moved
+        return boxed_mean(log_prob, value, tangent) + moved

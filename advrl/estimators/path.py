@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch.distributions import Distribution
 
 from advrl.estimators.base import Draw, Estimator, name_of
+from advrl.estimators.quick import rsample_of
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,4 @@ class Path(Estimator):
 
     def draw(self, distribution: Distribution) -> Draw:
         self.check(distribution)
-        return Draw(distribution.rsample((self.n,)), distribution)
+        return Draw(rsample_of(distribution, self.n), distribution)

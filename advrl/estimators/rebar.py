@@ -22,20 +22,19 @@ from torch.distributions import Distribution
 
 from advrl.checks import number, same_shape
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, modules_of
+from advrl.estimators.baselines import Learning
 from advrl.estimators.discrete import Parts, parts_of
 from advrl.estimators.gumbel import conditional_gumbel
 from advrl.estimators.kernels import score_function
 from advrl.estimators.lax import ControlVariate
 
 
-class Learned(nn.Module):
+class Learned(Learning):
     """A positive number that descends the variance of the estimator it is given to.
 
     Args:
         value: where it starts.
     """
-
-    fit_loss: Tensor | None = None
 
     def __init__(self, value: float) -> None:
         super().__init__()

@@ -44,6 +44,10 @@ def reinmax(logits: Tensor, temperature: float = 1.0, *, binary: bool = False, h
         hard = Parts(logits if binary else logits.log_softmax(-1), binary, 0, 0).sample(1)[0]
     if hard.shape[hard.dim() - logits.dim() :] != logits.shape:
         raise ValueError(f"hard must be (*n, *{tuple(logits.shape)}), like the logits, got {tuple(hard.shape)}")
+    return _reinmax(logits, temperature, binary, hard)
+
+
+def _reinmax(logits: Tensor, temperature: float, binary: bool, hard: Tensor) -> Tensor:
     squash = torch.sigmoid if binary else partial(torch.softmax, dim=-1)
     mean, fixed = squash(logits), logits.detach()
     middle = (hard + (mean.detach() if temperature == 1 else squash(fixed / temperature))) / 2
@@ -86,4 +90,4 @@ class ReinMax(Estimator):
     def draw(self, distribution: Distribution) -> Draw:
         parts = parts_of("reinmax", distribution)
         hard = parts.sample(self.n)
-        return Draw(parts.decode(reinmax(parts.logits, self.temperature, binary=parts.binary, hard=hard)), distribution)
+        return Draw(parts.decode(_reinmax(parts.logits, self.temperature, parts.binary, hard)), distribution)

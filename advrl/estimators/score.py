@@ -14,7 +14,8 @@ from advrl.checks import number, same_shape
 from advrl.distributed import mean
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, is_sequence, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
-from advrl.estimators.kernels import dice, leave_one_out, score_function
+from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.kernels import dice, leave_one_out
 from advrl.estimators.nodes import sample_scores
 from advrl.estimators.quick import log_prob_of, sample_of
 from advrl.estimators.sequences import reward_to_go
@@ -95,7 +96,8 @@ class Score(Estimator):
             return (value + (dice(log_prob) - 1) * advantage).mean(0)
         if self.baseline is optimal_baseline:
             return (dice(log_prob) * value).mean(0) - _optimal_part(draw, value.detach()).mean(0)
-        return score_function(log_prob, value, self.baseline_of(draw, value)).mean(0)
+        baseline = self.baseline_of(draw, value)
+        return boxed_mean(log_prob, value, baseline.detach() if isinstance(baseline, Tensor) else baseline)
 
     def _stepwise(self, draw: Draw, value: Tensor) -> Tensor:
         """(n, *batch) of costs (n, *batch, T): step t answers for c_t and what follows it.

@@ -15,6 +15,7 @@ Shapes: M outcomes, n samples, *batch, *event.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -106,14 +107,21 @@ def _follow(probs: Tensor, rest: Tensor) -> Tensor:
     """
     n = len(probs)
     tiny = torch.finfo(probs.dtype).tiny
-    place = torch.arange(n, device=probs.device)
-    subsets = torch.arange(2**n, device=probs.device).unsqueeze(-1)  # (2^n, 1)
-    ahead = ((subsets >> place) & 1 == 0).to(probs.dtype)  # (2^n, n): who is not in A
-    ahead = ahead.reshape(*ahead.shape, *[1] * rest.dim()) * probs.clamp(min=tiny)
+    ahead, following, full = _subsets(n, probs.dtype, probs.device)
+    there = [1] * rest.dim()
+    ahead, full = ahead.reshape(*ahead.shape, *there) * probs.clamp(min=tiny), full.reshape(-1, *there)
     share = ahead / (ahead.sum(1) + rest).clamp(min=tiny).unsqueeze(1)
-    following = subsets | (1 << place)
-    full = (subsets[:, 0] == 2**n - 1).to(probs.dtype).reshape(-1, *[1] * rest.dim())
     follow = full.expand(-1, *rest.shape)
     for _ in range(n):  # one more size of A is right after each round
         follow = full + (share * follow[following]).sum(1)
     return follow
+
+
+@lru_cache(maxsize=16)
+def _subsets(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all subsets A: who is not in A (2^n, n), the number of A + t (2^n, n), and whether A is everything (2^n,)."""
+    with torch.inference_mode(False):  # they are kept, and tensors of that mode would be refused elsewhere
+        place = torch.arange(n, device=device)
+        subsets = torch.arange(2**n, device=device).unsqueeze(-1)
+        ahead = ((subsets >> place) & 1 == 0).to(dtype)
+        return ahead, subsets | (1 << place), (subsets[:, 0] == 2**n - 1).to(dtype)

@@ -79,7 +79,7 @@ class NormalSquare(Known):
             name=f"N(θ, 1), cost x², θ = {self.theta:g}",
             node=_tensor(self.theta, device),
             distribution=lambda node: Normal(node, torch.ones_like(node), validate_args=False),
-            cost=lambda x: x * x,
+            cost=torch.square,
             gradient=_tensor(2 * self.theta, device),
             variance=_variance(self.moments, 4.0, self._others),
         )
