@@ -111,8 +111,13 @@ class PolicyGradientTrainer(Parts):
 
         Returns:
             Detached scalars on the device.
+
+        Raises:
+            ValueError: for fewer than k rows.
         """
         size = len(batch) // self.batches_per_step
+        if size < 1:
+            raise ValueError(f"a step needs at least {self.batches_per_step} rows, got a batch of {len(batch)}")
         metrics: dict[str, Tensor] = {}
         if self.adversary is not None:
             for real in batch[: size * (self.adversary.updates - 1)].split(size):

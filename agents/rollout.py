@@ -196,12 +196,17 @@ class SightActor:
 
     def __init__(self, policy: nn.Module, task: Generation) -> None:
         self.policy, self.task, self.like = policy, task, next(policy.parameters())
+        self.actions = int(cast(gym.spaces.Discrete, task.action_space).n)
 
     def start(self, state: State) -> None:
         return None
 
     def act(self, state: State, last: Tensor | None, allowed: Tensor | None, memory: None) -> tuple[Tensor, None]:
-        return _draw(_closed(self.policy(as_numbers(self.task.observe(state), self.like.dtype)), allowed)), None
+        logits = self.policy(as_numbers(self.task.observe(state), self.like.dtype))
+        expected = (len(state["steps"]), self.actions)
+        if tuple(logits.shape) != expected:
+            raise ValueError(f"the policy must give a logit for each action, {expected}, got {tuple(logits.shape)}")
+        return _draw(_closed(logits, allowed)), None
 
     def log_prob(self, episodes: Episodes) -> Tensor:
         n, steps = episodes.mask.shape

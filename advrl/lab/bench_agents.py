@@ -134,6 +134,8 @@ def _theirs(name: str, *, gru: bool = False, **options: Any) -> Callable[[Option
             made: dict[str, Any] = {"vocab": config.vocab, "length": config.length, "reward": oracle.log_prob}
             return SB3VecEnv(gym.make_vec("advrl/Sequence-v0", sequences, **made))
 
+        if name == "ppo":  # a divisor of what there is, 512 with an even length
+            options["batch_size"] = sequences * (2 - config.length % 2)
         policy: Any = GeneratorPolicy if gru else "MlpPolicy"
         generator = GRUPolicy(config.vocab, config.length, config.hidden)
         plain = {"features_extractor_class": TokenFeatures, "net_arch": [config.hidden]}
@@ -164,9 +166,9 @@ METHODS = {
     "actor-critic": Method(_ours(ActorCriticTrainer, normalise=True, lr_critic=3e-3), 256, 1e-2),
     "ppo": Method(_ours(PPOTrainer, lr_critic=3e-3), 256, 3e-3),
     "gumbel-softmax": Method(_gumbel, 256, 3e-3),
-    "sb3-ppo": Method(_theirs("ppo", batch_size=512, n_epochs=4), 256, 1e-2),
+    "sb3-ppo": Method(_theirs("ppo", n_epochs=4), 256, 1e-2),
     "sb3-a2c": Method(_theirs("a2c", normalize_advantage=True, use_rms_prop=False), 256, 1e-2),
-    "sb3-ppo-gru": Method(_theirs("ppo", gru=True, batch_size=512, n_epochs=4), 256, 3e-3),
+    "sb3-ppo-gru": Method(_theirs("ppo", gru=True, n_epochs=4), 256, 3e-3),
 }
 """Name to method. The first four have one GRU, as has sb3-ppo-gru, run over each prefix again; sb3-ppo and sb3-a2c have
 Stable-Baselines3's perceptrons on one-hot prefixes, as large with their critic."""
