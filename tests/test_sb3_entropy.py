@@ -133,7 +133,9 @@ def test_the_floor_is_the_oracle_s_entropy():
     x = oracle.law.enumerate_support()
     log_p = oracle.log_prob(x).double()
     exact = float(-(log_p.exp() * log_p).sum()) / 3
-    assert entropy_of(oracle) == pytest.approx(exact, abs=5 * 1.0 / 50_000**0.5)  # entropies of steps are within [0, 1.4]
+    assert entropy_of(oracle) == pytest.approx(
+        exact, abs=5 * 1.0 / 50_000**0.5
+    )  # entropies of steps are within [0, 1.4]
 
 
 @pytest.mark.parametrize(

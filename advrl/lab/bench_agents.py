@@ -186,7 +186,11 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     for name in names:
         choice("method", name, METHODS)
     integer("--seeds", options.seeds), integer("--seed", options.seed, 0), integer("--vocab", options.vocab, 2)
-    integer("--length", options.length), integer("--hidden", options.hidden), integer("--oracle-seed", options.oracle_seed, 0)
+    (
+        integer("--length", options.length),
+        integer("--hidden", options.hidden),
+        integer("--oracle-seed", options.oracle_seed, 0),
+    )
     number("--seconds", options.seconds, 0.0, exclusive=True)
     if options.lr is not None:
         number("--lr", options.lr, 0.0, exclusive=True)
