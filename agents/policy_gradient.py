@@ -187,7 +187,8 @@ class ReinforceTrainer(PolicyGradientTrainer):
     Args:
         policy, task: see :class:`PolicyGradientTrainer`, and for the options too.
         baseline: of the cost, minus the return, shape (S, B): as ``advrl.estimators.Score`` has them. Without contexts
-            all episodes are samples of one, (n, 1); for ``leave_one_out`` those of all ranks. Costs to go have a last dimension of T steps.
+            all episodes are samples of one, (n, 1); for ``leave_one_out`` those of all ranks. Costs to go have a last
+            dimension of T steps.
         lr_baseline: of Adam, for a :class:`advrl.estimators.Critic`, which needs contexts.
     """
 

@@ -13,9 +13,9 @@ class EntropyReward(BaseCallback):
     """Pays each step -beta log pi(a_t | s_t) beside the environment's reward, and computes the advantages again.
 
     The mean of the sum is beta H(pi), so the agent climbs E[r] + beta H(pi): with r = log p and beta = 1 that is
-    -KL(pi || p), whose best policy is p. ``ent_coef`` is another thing: it raises the entropy of each step in the states
-    that were seen, as if a step did not change what can follow. Put it behind a :class:`DiscriminatorCallback` that
-    relabels, which sets rewards anew.
+    -KL(pi || p), whose best policy is p. ``ent_coef`` is another thing: it raises the entropy of each step in the
+    states that were seen, as if a step did not change what can follow. Put it behind a :class:`DiscriminatorCallback`
+    that relabels, which sets rewards anew.
 
     Args:
         beta: at least 0.

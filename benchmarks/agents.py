@@ -5,7 +5,8 @@
 The task is one: 20 tokens, 10 places, paid at the end by a discriminator (an embedding and a perceptron). Beside our
 agents, with a GRU, stands Stable-Baselines3 with the same GRU as its policy, which it runs over each prefix again since
 it keeps no state; and with a perceptron on one-hot prefixes of as many parameters, critic included, which needs less
-arithmetic, and which REINFORCE trains too. A whole iteration counts, playing and learning; PPO has 4 epochs, in Stable-Baselines3 in batches of 2,048.
+arithmetic, and which REINFORCE trains too. A whole iteration counts, playing and learning; PPO has 4 epochs, in
+Stable-Baselines3 in batches of 2,048.
 The process's own time on a CPU, interleaved; medians with quartiles, a JSON line each.
 """
 
@@ -33,7 +34,7 @@ VOCAB, LENGTH, EPISODES, HIDDEN = 20, 10, 1024, 64
 
 
 class Perceptron(nn.Module):
-    """The policy that Stable-Baselines3 makes of ``net_arch=[64]`` on one-hot prefixes: it reads, and keeps no state."""
+    """The policy that Stable-Baselines3 makes of ``net_arch=[64]`` on one-hot prefixes: it reads, keeping no state."""
 
     def __init__(self) -> None:
         super().__init__()

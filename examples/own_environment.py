@@ -89,8 +89,7 @@ for rounds in range(0, ROUNDS + 1, ROUNDS // 4):
         model.learn(ROUNDS // 4 * ENVS * 4 * STEPS, callback=callback, reset_num_timesteps=False)
     skylines = generate(model, 1000)
     kinds = len(skylines.unique(dim=0))
-    print(
-        f"after {rounds:2d} rollouts {share_of_hills(skylines):.0%} are real hills, {kinds} of 1,000 differ (there are {KINDS})"
-    )
+    share = share_of_hills(skylines)
+    print(f"after {rounds:2d} rollouts {share:.0%} are real hills, {kinds} of 1,000 differ (there are {KINDS})")
 for height in range(5, 0, -1):
     print(" ".join("".join("#" if x >= height else " " for x in row.tolist()) for row in skylines[:6]))

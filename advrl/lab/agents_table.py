@@ -91,8 +91,8 @@ def report(table: Sequence[Mapping[str, Any]], floor: float) -> str:
     seconds, seeds = max(row["mark"] for row in table), max(row["seeds"] for row in table)
     lines.append(
         f"\nAfter {seconds:g} CPU-seconds: interquartile means over {seeds} seeds, 95 % bootstrap intervals. Best "
-        f"possible: NLL {floor:.3f}, the oracle's own entropy, at a divergence of 0; an NLL below it is likely words again "
-        "and again."
+        f"possible: NLL {floor:.3f}, the oracle's own entropy, at a divergence of 0; an NLL below it is likely words "
+        "again and again."
     )
     return "\n".join(lines)
 

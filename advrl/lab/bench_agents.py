@@ -10,8 +10,8 @@ Stable-Baselines3's by :class:`advrl.agents.sb3.EntropyReward`, since its ``ent_
 *inside* the oracle, whose weights the others never see; its gradient is biased, being the relaxation's.
 
 A budget is CPU-seconds of the process, playing and learning; evaluations are not counted. They come at equal marks,
-after the first step that ends behind the mark, on fresh hard sequences. Curves are interquartile means over the seeds with
-bootstrap intervals, as Agarwal et al. (2021) recommend.
+after the first step that ends behind the mark, on fresh hard sequences. Curves are interquartile means over the seeds
+with bootstrap intervals, as Agarwal et al. (2021) recommend.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MARKS = 14
 
 @dataclass(frozen=True)
 class Options:
-    """PPO, A2C, REINFORCE, actor-critic and Gumbel-softmax on an oracle's sequences, at equal CPU-seconds, over seeds."""
+    """PPO, A2C, REINFORCE, actor-critic, Gumbel-softmax on an oracle's sequences, at equal CPU-seconds, over seeds."""
 
     methods: str = ""
     """Which, with commas between. Default: all."""

@@ -5,6 +5,8 @@ Shapes: n sequences, T steps, L layers, H hidden units, K = V outcomes of a step
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
@@ -219,11 +221,12 @@ class GRUPolicy(_Recurrent):
 
     def _table(self) -> Tensor:
         """(K + 2, 3 H) what each token adds to the gates."""
-        return linear(self.embedding.weight, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
+        rnn = cast(Any, self.rnn)
+        return linear(self.embedding.weight, rnn.weight_ih_l0, rnn.bias_ih_l0)
 
     def _next(self, gates: Tensor, hidden: Tensor) -> Tensor:
         """(n, H) h' = (1 - z) tanh(W x + r * U h) + z h, given W x for all three (n, 3 H)."""
-        size = self.hidden
-        own = linear(hidden, self.rnn.weight_hh_l0, self.rnn.bias_hh_l0)
+        size, rnn = self.hidden, cast(Any, self.rnn)
+        own = linear(hidden, rnn.weight_hh_l0, rnn.bias_hh_l0)
         r, z = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid().chunk(2, 1)
         return torch.lerp(torch.addcmul(gates[:, 2 * size :], r, own[:, 2 * size :]).tanh(), hidden, z)
