@@ -81,6 +81,15 @@ def test_a_gru_by_the_table_of_its_tokens_is_torch_s(eos, context, device):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_the_table_under_autocast():
+    policy = GRUPolicy(5, 4, 8)
+    x = policy.sample(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = policy.logits(x)
+        policy.step(x[:, 0], policy.start(64))
+    torch.testing.assert_close(logits.float(), policy.logits(x), atol=0.03, rtol=0.03)
+
+
 @pytest.mark.parametrize("eos", EOS)
 def test_draws_follow_the_law(eos, device):
     law = policy_of(GRUPolicy, eos, device).distribution(top_k=2)

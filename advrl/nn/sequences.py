@@ -229,4 +229,5 @@ class GRUPolicy(_Recurrent):
         size, rnn = self.hidden, cast(Any, self.rnn)
         own = linear(hidden, rnn.weight_hh_l0, rnn.bias_hh_l0)
         r, z = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid().chunk(2, 1)
-        return torch.lerp(torch.addcmul(gates[:, 2 * size :], r, own[:, 2 * size :]).tanh(), hidden, z)
+        new = torch.addcmul(gates[:, 2 * size :], r, own[:, 2 * size :]).tanh()
+        return torch.lerp(new.to(hidden), hidden, z.to(hidden))  # what comes of autocast is shorter than the state
