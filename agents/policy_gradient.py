@@ -30,8 +30,9 @@ from advrl.agents.adversary import Adversary
 from advrl.agents.parts import Parts
 from advrl.agents.rollout import Episodes, actor_for, pay, play
 from advrl.checks import integer, number
+from advrl.distributed import mean, world_size
 from advrl.envs.generation import Generation
-from advrl.estimators import Critic, reward_to_go, score_function
+from advrl.estimators import Critic, leave_one_out, reward_to_go, score_function
 from advrl.estimators.baselines import AtContext
 from advrl.estimators.score import Baseline
 
@@ -110,8 +111,13 @@ class PolicyGradientTrainer(Parts):
 
         Returns:
             Detached scalars on the device.
+
+        Raises:
+            ValueError: for fewer than k rows.
         """
         size = len(batch) // self.batches_per_step
+        if size < 1:
+            raise ValueError(f"a step needs at least {self.batches_per_step} rows, got a batch of {len(batch)}")
         metrics: dict[str, Tensor] = {}
         if self.adversary is not None:
             for real in batch[: size * (self.adversary.updates - 1)].split(size):
@@ -181,7 +187,8 @@ class ReinforceTrainer(PolicyGradientTrainer):
     Args:
         policy, task: see :class:`PolicyGradientTrainer`, and for the options too.
         baseline: of the cost, minus the return, shape (S, B): as ``advrl.estimators.Score`` has them. Without contexts
-            all episodes are samples of one, (n, 1). Costs to go have a last dimension of T steps.
+            all episodes are samples of one, (n, 1); for ``leave_one_out`` those of all ranks. Costs to go have a last
+            dimension of T steps.
         lr_baseline: of Adam, for a :class:`advrl.estimators.Critic`, which needs contexts.
     """
 
@@ -232,6 +239,8 @@ class ReinforceTrainer(PolicyGradientTrainer):
         if isinstance(rule, Critic):
             assert episodes.context is not None
             rule = AtContext(rule, episodes.context[: cost.shape[1]].to(cost.dtype))
+        if rule is leave_one_out and episodes.context is None:
+            return _of_the_others(cost)
         value: Tensor = rule(cost)
         return value
 
@@ -240,6 +249,17 @@ class ReinforceTrainer(PolicyGradientTrainer):
         if isinstance(self.baseline, nn.Module):
             parts["baseline"] = self.baseline
         return parts if self.b_opt is None else parts | {"b_opt": self.b_opt}
+
+
+def _of_the_others(cost: Tensor) -> Tensor:
+    """:func:`leave_one_out` of costs (n, ...) where all episodes of all ranks are samples of one.
+
+    With contexts the samples of each stay on their rank, and need nothing of the others.
+    """
+    if world_size() == 1:
+        return leave_one_out(cost)
+    others = world_size() * len(cost) - 1
+    return (mean(cost.sum(0)) * world_size() - cost) / others
 
 
 def _warn_of_length(task: Generation, reward: Tensor, mask: Tensor) -> None:

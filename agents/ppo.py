@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from advrl.agents.policy_gradient import PolicyGradientTrainer
-from advrl.agents.rollout import Episodes, flat
+from advrl.agents.rollout import Episodes, as_numbers, flat
 from advrl.agents.values import ValueNet
 from advrl.checks import integer, number
 from advrl.distributed import mean
@@ -60,11 +60,7 @@ class ActorCriticTrainer(PolicyGradientTrainer):
 
     def values(self, episodes: Episodes) -> Tensor:
         """(n, T) the critic's values of the states in which each step was taken."""
-        seen = flat(episodes.observation)
-        like = next(self.generator.parameters())
-        if isinstance(seen, Tensor) and seen.is_floating_point():
-            seen = seen.to(like.dtype)
-        value: Tensor = self.critic(seen)
+        value: Tensor = self.critic(as_numbers(flat(episodes.observation), next(self.generator.parameters()).dtype))
         return value.reshape(episodes.mask.shape)
 
     @torch.no_grad()

@@ -172,17 +172,21 @@ class TokenActor:
 
     def __init__(self, policy: nn.Module) -> None:
         self.policy: Any = policy
+        self.like = next(policy.parameters())
 
     def start(self, state: State) -> Any:
-        return self.policy.start(len(state["steps"]), state.get("context"))
+        return self.policy.start(len(state["steps"]), self._given(state.get("context")))
 
     def act(self, state: State, last: Tensor | None, allowed: Tensor | None, memory: Any) -> tuple[Tensor, Any]:
         logits, memory = self.policy.step(last, memory)
         return _draw(_closed(logits, allowed)), memory
 
     def log_prob(self, episodes: Episodes) -> Tensor:
-        logits = self.policy.logits(episodes.action, episodes.context)
+        logits = self.policy.logits(episodes.action, self._given(episodes.context))
         return _chosen(_closed(logits, episodes.allowed), episodes)
+
+    def _given(self, context: Tensor | None) -> Tensor | None:
+        return None if context is None else context.to(self.like.dtype)
 
 
 class SightActor:
@@ -191,17 +195,23 @@ class SightActor:
     reads = True
 
     def __init__(self, policy: nn.Module, task: Generation) -> None:
-        self.policy, self.task = policy, task
+        self.policy, self.task, self.like = policy, task, next(policy.parameters())
+        self.actions = int(cast(gym.spaces.Discrete, task.action_space).n)
 
     def start(self, state: State) -> None:
         return None
 
     def act(self, state: State, last: Tensor | None, allowed: Tensor | None, memory: None) -> tuple[Tensor, None]:
-        return _draw(_closed(self.policy(self.task.observe(state)), allowed)), None
+        logits = self.policy(as_numbers(self.task.observe(state), self.like.dtype))
+        expected = (len(state["steps"]), self.actions)
+        if tuple(logits.shape) != expected:
+            raise ValueError(f"the policy must give a logit for each action, {expected}, got {tuple(logits.shape)}")
+        return _draw(_closed(logits, allowed)), None
 
     def log_prob(self, episodes: Episodes) -> Tensor:
         n, steps = episodes.mask.shape
-        logits = self.policy(flat(episodes.observation)).unflatten(0, (n, steps))
+        seen = as_numbers(flat(episodes.observation), self.like.dtype)
+        logits = self.policy(seen).unflatten(0, (n, steps))
         return _chosen(_closed(logits, episodes.allowed), episodes)
 
 
@@ -265,6 +275,13 @@ def flat(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {key: value.flatten(0, 1) for key, value in observation.items()}
     return observation.flatten(0, 1)
+
+
+def as_numbers(observation: Any, dtype: torch.dtype) -> Any:
+    """Observations with their floats, not their tokens, in the policy's precision."""
+    if isinstance(observation, dict):
+        return {key: as_numbers(value, dtype) for key, value in observation.items()}
+    return observation.to(dtype) if observation.is_floating_point() else observation
 
 
 def _closed(logits: Tensor, allowed: Tensor | None) -> Tensor:

@@ -184,7 +184,7 @@ class DiscriminatorCallback(BaseCallback):
         assert isinstance(self.model, OnPolicyAlgorithm)
         buffer = self.model.rollout_buffer
         buffer.rewards[steps, np.concatenate([batch.envs for batch in finished])] = paid
-        buffer.compute_returns_and_advantage(*_bootstrap(self.model))
+        buffer.compute_returns_and_advantage(*bootstrap(self.model))
         return paid
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class DiscriminatorCallback(BaseCallback):
             self.real.load_state_dict(state["real"])  # type: ignore[attr-defined]
 
 
-def _bootstrap(model: OnPolicyAlgorithm) -> tuple[Tensor, np.ndarray]:
+def bootstrap(model: OnPolicyAlgorithm) -> tuple[Tensor, np.ndarray]:
     """Values (n, 1) of the states after the rollout, and which of them begin an episode (n,).
 
     From the model, not from the callback's locals, which in sb3-contrib are a step old at the rollout's end.

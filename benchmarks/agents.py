@@ -5,7 +5,8 @@
 The task is one: 20 tokens, 10 places, paid at the end by a discriminator (an embedding and a perceptron). Beside our
 agents, with a GRU, stands Stable-Baselines3 with the same GRU as its policy, which it runs over each prefix again since
 it keeps no state; and with a perceptron on one-hot prefixes of as many parameters, critic included, which needs less
-arithmetic. A whole iteration counts, playing and learning; PPO has 4 epochs, in Stable-Baselines3 in batches of 2,048.
+arithmetic, and which REINFORCE trains too. A whole iteration counts, playing and learning; PPO has 4 epochs, in
+Stable-Baselines3 in batches of 2,048.
 The process's own time on a CPU, interleaved; medians with quartiles, a JSON line each.
 """
 
@@ -30,6 +31,17 @@ from advrl.estimators import leave_one_out
 from advrl.nn import GRUPolicy
 
 VOCAB, LENGTH, EPISODES, HIDDEN = 20, 10, 1024, 64
+
+
+class Perceptron(nn.Module):
+    """The policy that Stable-Baselines3 makes of ``net_arch=[64]`` on one-hot prefixes: it reads, keeping no state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear((VOCAB + 1) * LENGTH, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, VOCAB))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.net(nn.functional.one_hot(tokens, VOCAB + 1).flatten(1).to(self.net[0].weight.dtype))
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -68,6 +80,10 @@ def main() -> None:
         trainer = make(policy)
         sizes[name] = sum(p.numel() for p in policy.parameters())
         works[name] = lambda trainer=trainer: trainer.step(rows)
+    perceptron = Perceptron().to(device)
+    same = ReinforceTrainer(perceptron, task, baseline=leave_one_out)
+    sizes["reinforce, perceptron"] = sum(p.numel() for p in perceptron.parameters())
+    works["reinforce, perceptron"] = lambda: same.step(rows)
     plain = {"features_extractor_class": TokenFeatures, "net_arch": [HIDDEN]}
     passes = {"batch_size": 2048, "n_epochs": 4}
     for name, cls, policy, inside, extra in (

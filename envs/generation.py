@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advrl.device import resolve_device
 from advrl.envs.contexts import Contexts, Reward, to_device
 from advrl.envs.rewards import checked, find_reward
 
@@ -37,7 +38,10 @@ class Generation(ABC):
         context: numbers of noise that an episode is given, or a table (K, C) of contexts; see ``Contexts``.
         conditional: whether the reward is called with (samples, contexts); those with a name never are.
         dense: pay every step with the reward of what has been written by then, in place of the last step alone.
-        device: of all tensors.
+        device: of all tensors; a ``torch.device``, or ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        ValueError: for a device that is not there.
     """
 
     observation_space: gym.Space[Any]
@@ -49,6 +53,7 @@ class Generation(ABC):
         self, reward: str | Reward, *, context: int | Tensor | None = None, conditional: bool = False,
         dense: bool = False, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
+        device = resolve_device(device) if isinstance(device, str) else device
         self.device = torch.empty(0, device=device).device  # with its number, so that devices can be compared
         self.reward = find_reward(reward, self.device)
         self.contexts = None if context is None else Contexts(context, self.device)

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from advrl.envs.tabular import TabularEnv, TabularVectorEnv
 from advrl.tabular.problems import gridworld
@@ -93,12 +94,13 @@ class GridWorldVectorEnv(TabularVectorEnv):
     def __init__(
         self, num_envs: int = 1, map: str = "rooms", *, max_episode_steps: int | None = 200, slip: float = 0.0,
         step_reward: float = 0.0, goal_reward: float = 1.0, pit_reward: float = 0.0, gamma: float = 0.99,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:  # fmt: skip
         import torch
 
         single = GridWorldEnv(map, slip=slip, step_reward=step_reward, goal_reward=goal_reward, pit_reward=pit_reward,
                               gamma=gamma)  # fmt: skip
-        super().__init__(single.mdp, num_envs, max_episode_steps)
+        super().__init__(single.mdp, num_envs, max_episode_steps, autoreset_mode=autoreset_mode)
         self._entry = torch.as_tensor(single._entry, dtype=single.mdp.dtype, device=single.mdp.device)
 
     def _advance(self, actions: Any) -> Any:

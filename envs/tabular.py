@@ -8,11 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from advrl.checks import integer
+from advrl.envs.options import check_reset_mask, checked_options
 from advrl.tabular import MDP, ended_states, to_table
 from advrl.tabular.solution import feasible
 
@@ -148,18 +150,23 @@ class TabularEnv(gym.Env[np.int64, np.int64]):
 class TabularVectorEnv(VectorEnv):
     """Many episodes of an MDP side by side, one tensor operation for all, on the MDP's device.
 
-    As :class:`TabularEnv`; where an episode ends, the next begins in the same step (``AutoresetMode.SAME_STEP``), and
-    ``infos`` holds the last observation under ``final_obs``. Learners on the device call ``dynamics`` themselves.
+    As :class:`TabularEnv`. Learners on the device call ``dynamics`` themselves.
 
     Args:
         max_episode_steps: truncate episodes after so many steps.
+        autoreset_mode: what follows an episode's end, as :class:`advrl.envs.GenerationVectorEnv` has it.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 
-    def __init__(self, mdp: MDP, num_envs: int = 1, max_episode_steps: int | None = None) -> None:
+    def __init__(
+        self, mdp: MDP, num_envs: int = 1, max_episode_steps: int | None = None, *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    ) -> None:  # fmt: skip
         self.num_envs = integer("num_envs", num_envs)
         self.limit = None if max_episode_steps is None else integer("max_episode_steps", max_episode_steps)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.mdp, self.dynamics, self.render_mode = mdp, Dynamics(mdp), None
         self.single_observation_space = gym.spaces.Discrete(mdp.num_states)
         self.single_action_space = gym.spaces.Discrete(mdp.num_actions)
@@ -168,43 +175,79 @@ class TabularVectorEnv(VectorEnv):
         self.generator = torch.Generator(mdp.device)
         self.states = torch.zeros(num_envs, dtype=torch.int64, device=mdp.device)
         self.steps = torch.zeros_like(self.states)
+        self.over = torch.ones(num_envs, dtype=torch.bool, device=mdp.device)  # and not begun anew
+        self._begun = False
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start all episodes anew; ``seed`` is one number for all."""
-        super().reset(seed=seed if isinstance(seed, int) else None)
+        """Start all episodes anew; ``seed`` is one number for all, ``options={"reset_mask": m}`` (n,) says which.
+
+        Raises:
+            TypeError, ValueError: for other seeds, options or masks.
+            gymnasium.error.ResetNeeded: for a mask before the first reset.
+        """
         if not isinstance(seed, int | None):
             raise TypeError(f"seed must be one integer for all environments, got {seed!r}")
-        self.generator.manual_seed(int(self.np_random.integers(2**63 - 1)))
-        self.states = self.dynamics.init(self.num_envs, self.generator)
-        self.steps = torch.zeros_like(self.states)
-        return self.states.cpu().numpy().copy(), self._info()
+        super().reset(seed=seed)
+        mask = checked_options(options, {"reset_mask"}).get("reset_mask")
+        if mask is not None:
+            check_reset_mask(mask, self.num_envs, self._begun)
+        if seed is not None or not self._begun:
+            self.generator.manual_seed(int(self.np_random.integers(2**63 - 1)))
+        anew = torch.ones_like(self.over) if mask is None else torch.as_tensor(mask, device=self.mdp.device)
+        self._restart(anew)
+        self.over, self._begun = self.over & ~anew, True
+        return self.states.cpu().numpy().copy(), self._info(self.states)
 
-    def _info(self) -> dict[str, Any]:
-        return {"action_mask": self.dynamics.allowed[self.states].to(torch.int8).cpu().numpy()}
+    def _restart(self, rows: Tensor) -> None:
+        self.states = torch.where(rows, self.dynamics.init(self.num_envs, self.generator), self.states)
+        self.steps = self.steps.masked_fill(rows, 0)
+
+    def _info(self, states: Tensor) -> dict[str, Any]:
+        mask = self.dynamics.allowed[states].to(torch.int8).cpu().numpy()
+        return {"action_mask": mask, "_action_mask": np.ones(self.num_envs, np.bool_)}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One transition of every episode."""
+        """One transition of every episode.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset; with ``DISABLED``, after the end of an episode.
+            ValueError: for actions out of range, or not feasible.
+        """
         taken = torch.as_tensor(np.asarray(actions), dtype=torch.int64, device=self.mdp.device)
         if tuple(taken.shape) != (self.num_envs,):
             raise ValueError(f"actions must have shape ({self.num_envs},), got {tuple(taken.shape)}")
+        if not self._begun:
+            raise ResetNeeded("the episodes have not begun: call reset() before step()")
+        waiting = self.over  # with NEXT_STEP and DISABLED alone
+        if self.autoreset_mode == AutoresetMode.DISABLED and bool(waiting.any()):
+            which = waiting.nonzero()[:8, 0].tolist()
+            raise ResetNeeded(
+                f"environments {which} are over: call reset(options={{'reset_mask': mask}}) before the next step()"
+            )
         if bool(((taken < 0) | (taken >= self.mdp.num_actions)).any()):
             raise ValueError(f"actions must be in 0..{self.mdp.num_actions - 1}, got {actions}")
-        wrong = ~self.dynamics.allowed[self.states].gather(1, taken[:, None]).squeeze(1)
+        wrong = ~self.dynamics.allowed[self.states].gather(1, taken[:, None]).squeeze(1) & ~waiting
         if bool(wrong.any()):
             i = int(wrong.nonzero()[0])
             raise ValueError(f"action {int(taken[i])} is not feasible in state {self.mdp.state(int(self.states[i]))}")
         final, reward, ended = self._advance(taken)
-        self.steps += 1
-        cut = ~ended & (self.steps >= self.limit) if self.limit is not None else torch.zeros_like(ended)
+        reward, ended = reward.masked_fill(waiting, 0.0), ended & ~waiting
+        self.states, self.steps = final, self.steps + 1
+        cut = torch.zeros_like(ended) if self.limit is None else ~ended & ~waiting & (self.steps >= self.limit)
         done = ended | cut
-        fresh = self.dynamics.init(self.num_envs, self.generator)
-        self.states = torch.where(done, fresh, final)
-        self.steps = self.steps.masked_fill(done, 0)
-        infos = self._info()
-        if bool(done.any()):
-            infos |= {"final_obs": final.cpu().numpy(), "_final_obs": done.cpu().numpy()}
+        infos: dict[str, Any] = {}
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            if bool(done.any()):
+                over = done.cpu().numpy()
+                infos = {"final_obs": final.cpu().numpy(), "_final_obs": over}
+                infos |= {"final_info": self._info(final), "_final_info": over.copy()}
+            self._restart(done)
+        else:
+            self._restart(waiting)
+            self.over = done
+        infos |= self._info(self.states)
         out = (self.states, reward, ended, cut)
         states, rewards, terminated, truncated = (t.cpu().numpy().copy() for t in out)
         return states, rewards, terminated, truncated, infos

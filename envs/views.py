@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advrl.checks import integer
 from advrl.envs.generation import Generation, State, choose
+from advrl.envs.options import check_reset_mask, checked_options
 
 Observation = np.ndarray | dict[str, np.ndarray]
 MODES = ["ansi", "rgb_array"]
@@ -31,13 +32,6 @@ def _observation(task: Generation, state: State) -> Observation:
 
 def _row(seen: Observation, i: int) -> Observation:
     return {key: part[i] for key, part in seen.items()} if isinstance(seen, dict) else seen[i]
-
-
-def _options(options: dict[str, Any] | None, known: set[str]) -> dict[str, Any]:
-    options = dict(options or {})
-    if unknown := options.keys() - known:
-        raise ValueError(f"unknown reset options {sorted(unknown)} (one of: {', '.join(sorted(known))})")
-    return options
 
 
 def _render_mode(mode: str | None) -> str | None:
@@ -82,7 +76,7 @@ class GenerationEnv(gym.Env[Any, Any]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start a sample; ``options={"context": c}`` (C,) sets what it is given."""
         super().reset(seed=seed)
-        context = _options(options, {"context"}).get("context")
+        context = checked_options(options, {"context"}).get("context")
         if context is not None:
             context = context[None] if isinstance(context, Tensor) else np.asarray(context)[None]
         if seed is not None or self._state is None:
@@ -175,30 +169,20 @@ class GenerationVectorEnv(VectorEnv[Any, Any, Any]):
         if not isinstance(seed, int | None):
             raise TypeError(f"seed must be one integer for all environments, got {seed!r}")
         super().reset(seed=seed)
-        given = _options(options, {"context", "reset_mask"})
+        given = checked_options(options, {"context", "reset_mask"})
         mask = given.get("reset_mask")
+        if mask is not None:
+            check_reset_mask(mask, self.num_envs, self._state is not None)
         if seed is not None or self._state is None:
             self._generator.manual_seed(int(self.np_random.integers(2**63 - 1)))
         fresh = self.dynamics.init(self.num_envs, given.get("context"), self._generator)
         if mask is None:
             self._state, self._over = fresh, np.zeros(self.num_envs, dtype=np.bool_)
         else:
-            self._check_mask(mask)
-            if self._state is None:
-                raise ResetNeeded("the first reset must be of all environments, without reset_mask")
+            assert self._state is not None
             self._state = choose(torch.as_tensor(mask, device=self.device), fresh, self._state)
             self._over = self._over & ~mask
         return _observation(self.dynamics, self._state), self._info(self._state)
-
-    def _check_mask(self, mask: object) -> None:
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise TypeError(f"reset_mask must be a NumPy array of bool, got {got}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"reset_mask must have shape ({self.num_envs},) and be true somewhere, got shape {mask.shape} with "
-                f"{int(mask.sum())} true"
-            )
 
     def step(self, actions: Any) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Write a little more of every sample.

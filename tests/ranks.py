@@ -25,10 +25,12 @@ from advrl.agents import (
     CheckpointError,
     DivergedError,
     DynamicsTrainer,
+    Episodes,
     Every,
     HistoricalAveraging,
     HistoryPool,
     Interrupted,
+    PolicyGradientTrainer,
     PPOTrainer,
     ReinforceTrainer,
     SGDRule,
@@ -39,7 +41,7 @@ from advrl.agents import (
 from advrl.cli import main
 from advrl.distributed import RankError, all_reduce_gradients, process_group, rank, rank_seed, world_size
 from advrl.envs import SequenceGeneration
-from advrl.estimators import Draw, MovingAverage, Score, leave_one_out
+from advrl.estimators import Critic, Draw, MovingAverage, Score, leave_one_out
 from advrl.estimators import Path as PathEstimator
 from advrl.lab import Bits, compare
 from advrl.nn import (
@@ -125,26 +127,69 @@ def baselines() -> dict[str, Tensor]:
     return found
 
 
+AGENTS: dict[str, tuple[type[PolicyGradientTrainer], dict[str, Any]]] = {
+    "reinforce": (ReinforceTrainer, {}),
+    "leave-one-out": (ReinforceTrainer, {"baseline": leave_one_out}),
+    "moving average": (ReinforceTrainer, {"baseline": MovingAverage}),
+    "entropy": (ReinforceTrainer, {"baseline": leave_one_out, "entropy": 0.3}),
+    "actor-critic": (ActorCriticTrainer, {}),
+    "actor-critic, normalised": (ActorCriticTrainer, {"normalise": True}),
+    "PPO": (PPOTrainer, {"minibatches": 1}),  # whose order is each rank's own
+}
+
+
 def agents() -> dict[str, Tensor]:
     """Weights of the batched agents after updates on given episodes, each rank with its share of them."""
     task = SequenceGeneration(3, 4, "countdown", eos=True)
     found: dict[str, Tensor] = {}
-    for kind in (ReinforceTrainer, ActorCriticTrainer, PPOTrainer):
-        seed_everything(0)
-        policy = GRUPolicy(3, 4, 4, eos=True).double()
-        options: dict[str, Any] = {"max_norm": 0.1}
-        if kind is PPOTrainer:
-            options |= {"minibatches": 1}  # whose order is each rank's own
-        trainer = kind(policy, task, **options)
+    for kind, (cls, options) in AGENTS.items():
+        trainer = cls(_writer(), task, max_norm=0.1, **_made(options))
+        for episodes in _played(trainer, 12):
+            share = mine(torch.arange(12), 1)
+            trainer.learn(episodes.rows(share), torch.sin(episodes.action.double())[share] * episodes.mask[share])
+        found |= {f"{kind} {name}": p for name, p in trainer.generator.state_dict().items()}
+    return found
+
+
+def groups_of_agents() -> dict[str, Tensor]:
+    """The same with contexts, 3 samples of each: leave-one-out among them, a critic of contexts, both others."""
+    found: dict[str, Tensor] = {}
+    kinds: dict[str, tuple[type[PolicyGradientTrainer], dict[str, Any]]] = {
+        "leave-one-out": (ReinforceTrainer, {"baseline": leave_one_out}),
+        "critic": (ReinforceTrainer, {"baseline": Critic}),
+        "actor-critic": (ActorCriticTrainer, {"normalise": True}),
+        "PPO": (PPOTrainer, {"minibatches": 1}),
+    }
+    for kind, (cls, options) in kinds.items():
+        torch.manual_seed(5)
+        task = SequenceGeneration(3, 4, "countdown", eos=True, context=torch.randn(8, 2))
+        trainer = cls(_writer(context=2), task, samples=3, max_norm=0.1, **_made(options))
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            played = [play(trainer.actor, task, 12, observe=True) for _ in range(4)]
+            played = [trainer.play(8) for _ in range(4)]  # before PPO shuffles its rows
         for episodes in played:
-            reward = torch.sin(episodes.action.double()) * episodes.mask
-            share = mine(torch.arange(12), 1)
-            trainer.learn(episodes.rows(share), reward[share])
-        found |= {f"{kind.__name__} {name}": p for name, p in trainer.generator.state_dict().items()}
+            part = episodes.rows(mine(torch.arange(24), 3))
+            end = part.mask.sum(1, keepdim=True) - 1
+            paid = torch.sin(part.action.double()).sum(1, keepdim=True)
+            trainer.learn(part, torch.zeros_like(part.mask, dtype=paid.dtype).scatter(1, end, paid))
+        found |= {f"{kind} {name}": p for name, p in trainer.generator.state_dict().items()}
     return found
+
+
+def _writer(context: int = 0) -> GRUPolicy:
+    seed_everything(0)
+    return GRUPolicy(3, 4, 4, eos=True, context=context).double()
+
+
+def _made(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with baselines of their own, where a class is named."""
+    return {key: value() if isinstance(value, type) else value for key, value in options.items()}
+
+
+def _played(trainer: PolicyGradientTrainer, n: int) -> list[Episodes]:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return [play(trainer.actor, trainer.task, n, observe=True) for _ in range(4)]
 
 
 def data() -> Tensor:
@@ -284,6 +329,7 @@ def play_all(folder: Path) -> dict[str, Any]:
             "baselines": baselines(),
             "compared": compared(),
             "agents": agents(),
+            "groups": groups_of_agents(),
             "seed": rank_seed(5),
         }
 

@@ -182,6 +182,17 @@ def test_agents_make_nothing_on_the_default_device():
 # What cannot be
 
 
+class Blurred(nn.Module):
+    """Logits of what it sees, as many as one likes."""
+
+    def __init__(self, outcomes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(T, outcomes)
+
+    def forward(self, tokens):
+        return self.out(tokens.to(self.out.weight.dtype))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -209,6 +220,9 @@ def test_agents_make_nothing_on_the_default_device():
             "rewards must be finite",
         ),
         (lambda: adversarial("PPO").load_state_dict({"steps": 1}), ValueError, "the state has parts"),
+        (lambda: ReinforceTrainer(small(), sequences()).step(torch.zeros(0, 1)), ValueError, "at least 1 rows"),
+        (lambda: ReinforceTrainer(Blurred(3), sequences()).step(torch.zeros(4, 1)), ValueError,
+         "a logit for each action, (4, 4), got (4, 3)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(make, error, words):

@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)(?: ([^\n]*))?\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 FEW = ["--steps", "40", "--log-every", "20", "--picture-every", "40", "--checkpoint-every", "40", "--quiet"]
 FEW_OF = {  # of studies, by name
+    "agents": ["--seconds", "0.02", "--seeds", "2"],
     "semisupervised": ["--seeds", "2", "--steps", "4"],
     "dynamics": ["--tasks", "ring", "--dynamics", "lookahead,unrolled-10", "--steps", "8", "--looks", "8", "--seeds",
                  "1", "--batch-size", "8"],

@@ -7,7 +7,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from advrl.envs import SequenceEnv, SequenceVectorEnv, TabularEnv, TabularVectorEnv, check_vector_env
-from advrl.tabular.problems import garnet
+from advrl.tabular.problems import gambler, garnet
 
 SIZES = {"vocab": 3, "length": 4, "eos": True}
 
@@ -17,10 +17,13 @@ def test_gymnasium_s_own_pass(mode):
     check_vector_env(SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 3, autoreset_mode=mode))
 
 
-def test_our_tables_pass():
-    check_vector_env(TabularVectorEnv(garnet(), 5, max_episode_steps=20))
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_our_tables_pass(mode):
+    for mdp, limit in ((garnet(), 20), (gambler(), 4), (gambler(), None)):
+        check_vector_env(TabularVectorEnv(mdp, 5, limit, autoreset_mode=mode), steps=150)
     check_vector_env(
-        gym.make_vec("advrl/GridWorld-v0", num_envs=3, map="open"), lambda: gym.make("advrl/GridWorld-v0", map="open")
+        gym.make_vec("advrl/GridWorld-v0", num_envs=3, map="open", autoreset_mode=mode),
+        lambda: gym.make("advrl/GridWorld-v0", map="open"),
     )
 
 

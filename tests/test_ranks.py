@@ -105,13 +105,17 @@ def test_baselines_are_of_all_ranks(played):
             torch.testing.assert_close(found["baselines"][name], gradient, rtol=1e-13, atol=1e-13)
 
 
-def test_agents_learn_from_the_episodes_of_all_ranks(played, monkeypatch):
+@pytest.mark.parametrize("what", ["agents", "groups"])
+def test_agents_learn_from_the_episodes_of_all_ranks(played, monkeypatch, what):
     """Adam's steps as above, at gradients that clipping leaves; with one rank's half of the episodes they differ."""
-    one = ranks.agents()
+    play = {"agents": ranks.agents, "groups": ranks.groups_of_agents}[what]
+    one = play()
     for found in played[1]:
-        assert max(float((found["agents"][name] - weight).abs().max()) for name, weight in one.items()) < 1e-11
-    monkeypatch.setattr(ranks, "mine", lambda x, parts: x[: len(x) // 2])
-    half = ranks.agents()
+        assert found[what].keys() == one.keys()
+        for name, weight in one.items():
+            assert (found[what][name] - weight).abs().max() < 1e-11, name
+    monkeypatch.setattr(ranks, "mine", lambda x, parts: x.unflatten(0, (parts, 2, -1))[:, 0].flatten(0, 1))
+    half = play()
     assert all((half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if "out.bias" in name)
 
 

@@ -59,6 +59,38 @@ def test_cached_steps_equal_one_pass(cls, eos, layers, device):
 
 
 @pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("context", [0, 3])
+def test_a_gru_by_the_table_of_its_tokens_is_torch_s(eos, context, device):
+    """Few rows go through torch's own cell, many through the table: one law, one gradient, in each step too."""
+    policy = policy_of(GRUPolicy, eos, device, context=context)
+    given = torch.randn(64, context, dtype=torch.float64, device=device) if context else None
+    x = policy.distribution(given).sample(() if context else (64,))
+
+    def found(parts):
+        rows = [None] * len(parts) if given is None else given.split(len(x) // len(parts))
+        logits = torch.cat([policy.logits(part, row) for part, row in zip(parts, rows, strict=True)])
+        policy.zero_grad()
+        logits.sin().sum().backward()
+        step = policy.step(x[:, 0].clamp(max=policy.outcomes - 1), policy.start(len(x), given))[0]
+        return [logits, step, *(p.grad for p in policy.parameters())]
+
+    many, few = found([x]), found(list(x.split(1)))
+    few[1] = torch.cat([policy.step(row.clamp(max=policy.outcomes - 1), policy.start(1, c))[0] for row, c in zip(
+        x[:, 0].split(1), [None] * len(x) if given is None else given.split(1), strict=True)])  # fmt: skip
+    for ours, theirs in zip(many, few, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_the_table_under_autocast():
+    policy = GRUPolicy(5, 4, 8)
+    x = policy.sample(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = policy.logits(x)
+        policy.step(x[:, 0], policy.start(64))
+    torch.testing.assert_close(logits.float(), policy.logits(x), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("eos", EOS)
 def test_draws_follow_the_law(eos, device):
     law = policy_of(GRUPolicy, eos, device).distribution(top_k=2)
     support = law.enumerate_support()

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -140,6 +141,32 @@ def test_vector_episodes_end_and_begin_in_one_step():
     env.reset(seed=0)
     cuts = [env.step(np.array([0, 0]))[3].tolist() for _ in range(6)]
     assert cuts == [[False] * 2, [False] * 2, [True] * 2] * 2
+
+
+def test_the_next_step_begins_an_episode_where_that_is_asked_for():
+    env = gym.make_vec("advrl/GridWorld-v0", num_envs=2, map="SG", autoreset_mode="NextStep")
+    env.reset(seed=0)
+    observations, rewards, terminated, _, infos = env.step(np.array([2, 0]))
+    assert observations.tolist() == [1, 0] and rewards.tolist() == [1, 0] and "final_obs" not in infos
+    observations, rewards, terminated, _, _ = env.step(np.array([2, 2]))
+    assert observations.tolist() == [0, 1] and rewards.tolist() == [0, 1] and terminated.tolist() == [False, True]
+
+
+def test_a_mask_says_which_begin_anew():
+    env = gym.make_vec("advrl/GridWorld-v0", num_envs=2, map="S.G", autoreset_mode="Disabled")
+    with pytest.raises(ResetNeeded, match="not begun"):
+        env.step(np.array([2, 2]))
+    with pytest.raises(ResetNeeded, match="first reset"):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    env.reset(seed=0)
+    env.step(np.array([2, 0]))
+    env.step(np.array([2, 2]))
+    with pytest.raises(ResetNeeded, match=r"environments \[0\] are over"):
+        env.step(np.array([2, 2]))
+    assert env.reset(options={"reset_mask": np.array([True, False])})[0].tolist() == [0, 1]
+    assert env.step(np.array([2, 2]))[2].tolist() == [False, True]
+    with pytest.raises(ValueError, match="unknown reset options"):
+        env.reset(options={"mask": 1})
 
 
 def test_seeds_repeat_vector_episodes():

@@ -11,6 +11,10 @@ from types import ModuleType
 
 BENCHES: dict[str, tuple[str, str]] = {
     "envs": ("advrl.lab.bench_envs", "raw steps per second of the sequence environment, batched and one by one"),
+    "agents": (
+        "advrl.lab.bench_agents",
+        "PPO, A2C, REINFORCE and others on an oracle, at equal CPU-seconds, over seeds",
+    ),
     "costs": ("advrl.lab.bench_costs", "what each objective pays against D, and how steeply it falls (no training)"),
     "stabilisers": ("advrl.lab.bench_stabilisers", "what a stabiliser costs a step, beside what it gains"),
     "semisupervised": ("advrl.lab.bench_semisupervised", "test error from a few labels, with a generator and without"),

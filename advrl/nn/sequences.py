@@ -5,8 +5,11 @@ Shapes: n sequences, T steps, L layers, H hidden units, K = V outcomes of a step
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding, linear
 
 from advrl.checks import integer, number
 from advrl.distributions.sequence import Sequence, State
@@ -190,3 +193,41 @@ class GRUPolicy(_Recurrent):
     __doc__ = "Cho et al. (2014). " + (_Recurrent.__doc__ or "")
     cell = nn.GRU
     parts = 1
+
+    def step(self, tokens: Tensor | None, state: State) -> tuple[Tensor, State]:
+        tokens = self.beginning(len(state[0])) if tokens is None else tokens
+        if not self._by_table(tokens):
+            return super().step(tokens, state)
+        hidden = self._next(embedding(tokens, self._table()), state[0].squeeze(1))
+        logits: Tensor = self.out(hidden)
+        return logits, (hidden.unsqueeze(1),)
+
+    def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if not self._by_table(x):
+            return super().logits(x, context)
+        before = torch.cat([self.beginning(len(x)).unsqueeze(0), x.T[:-1]])
+        hidden, written = self.start(len(x), context)[0].squeeze(1), []
+        for gates in embedding(before, self._table()).unbind(0):
+            hidden = self._next(gates, hidden)
+            written.append(hidden)
+        logits: Tensor = self.out(torch.stack(written, 1))
+        return logits
+
+    def _by_table(self, tokens: Tensor) -> bool:
+        """Whether W e(token) is quicker from a table of all tokens: torch's own cell on a CPU multiplies each anew."""
+        plain = self.layers == 1 and not (self.training and self.dropout.p)
+        ids = not tokens.is_floating_point() and tokens.numel() > self.embedding.num_embeddings
+        return plain and ids and tokens.device.type == "cpu"
+
+    def _table(self) -> Tensor:
+        """(K + 2, 3 H) what each token adds to the gates."""
+        rnn = cast(Any, self.rnn)
+        return linear(self.embedding.weight, rnn.weight_ih_l0, rnn.bias_ih_l0)
+
+    def _next(self, gates: Tensor, hidden: Tensor) -> Tensor:
+        """(n, H) h' = (1 - z) tanh(W x + r * U h) + z h, given W x for all three (n, 3 H)."""
+        size, rnn = self.hidden, cast(Any, self.rnn)
+        own = linear(hidden, rnn.weight_hh_l0, rnn.bias_hh_l0)
+        r, z = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid().chunk(2, 1)
+        new = torch.addcmul(gates[:, 2 * size :], r, own[:, 2 * size :]).tanh()
+        return torch.lerp(new.to(hidden), hidden, z.to(hidden))  # what comes of autocast is shorter than the state
