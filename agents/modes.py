@@ -51,7 +51,8 @@ class ModeReport:
         n: samples of a draw.
         splits: independent draws.
         rows: by name (``generated``, ``perfect sampler``), then by figure.
-        class_shares: share of each mode among samples of high quality, of the generator and of the mixture.
+        class_shares: share of each mode among samples of high quality, of the generator (the mean
+            over draws that have such samples; empty if none has) and of the mixture.
     """
 
     data: str
@@ -114,15 +115,18 @@ class ModeEvaluator:
         checks.integer("splits", splits)
         found, row = self._judge(sample, splits)
         _, perfect = self._judge(self.mixture.sample, splits)
-        shares = torch.stack([coverage.shares for coverage in found]).mean(0)
+        shares = [coverage.shares for coverage in found if coverage.high_quality > 0]  # else there are none
         return ModeReport(
             data=self.mixture.name,
             definition=self.mixture.definition,
             n=SAMPLES,
             splits=splits,
             rows={"generated": row, "perfect sampler": perfect},
-            class_shares={"generated": shares.tolist(), "mixture": [1 / self.mixture.modes] * self.mixture.modes}
-            if found[0].high_quality > 0
+            class_shares={
+                "generated": torch.stack(shares).mean(0).tolist(),
+                "mixture": [1 / self.mixture.modes] * self.mixture.modes,
+            }
+            if shares
             else {},
         )
 

@@ -2,7 +2,7 @@
 
     python benchmarks/dynamics.py --out docs/dynamics.csv
 
-Metz et al.'s ring networks, batch and Adam, as in ``advrl bench dynamics``. The yardstick is ``AdversarialTrainer``:
+The set-up is ``metz`` of ``advrl bench dynamics``, the mixture its ring. The yardstick is ``AdversarialTrainer``:
 one generator pass for both players, the discriminator frozen in the generator's step, fused Adam. The contenders take
 turns, a few steps each, in one process and one thread, so that other work on the machine hits all of them; the first
 turn warms up and is not counted. Time is this process's CPU time, on a GPU the clock's after a synchronisation.
@@ -20,7 +20,8 @@ import torch
 
 from advrl.checks import choice, integer
 from advrl.device import resolve_device
-from advrl.lab.bench_dynamics import CONTENDERS, MIXTURES, clock, make_contender
+from advrl.lab.bench_dynamics import clock
+from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.seeding import seed_everything
 
 AIMS = {"extragradient": 2.1, "optimistic": 1.05, "lookahead": 1.05}
@@ -32,7 +33,7 @@ def measure(names: Sequence[str], device: torch.device, batch: int, steps: int, 
     trainers = {}
     for name in ("alternating", *names):
         seed_everything(0)
-        trainers[name] = make_contender(name, mixture, device)
+        trainers[name] = make_contender(name, mixture, device, SETUPS["metz"])[0]
     real = mixture.sample(batch)
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(rounds + 1):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from advrl.cli import main
-from advrl.lab.bench_dynamics import CONTENDERS, LOOKED_AT, MIXTURES, Options, make_contender, play, summary
+from advrl.lab.bench_dynamics import LOOKED_AT, Options, play, summary
+from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, Pace, make_contender
 from advrl.metrics import rotation_index
 from advrl.plots import columns_plot, occupancy_plot, outcome_plot
 
@@ -58,6 +59,34 @@ def test_the_study_writes_what_it_says(tmp_path, capsys):
     assert "| ring | optimistic |" in capsys.readouterr().out
 
 
+def test_a_study_goes_on_where_it_ended(tmp_path, capsys, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = ["bench", "dynamics", "--tasks", "ring", "--steps", "9", "--looks", "8", "--batch-size", "4"]
+    both = [*words, "--dynamics", "alternating,optimistic", "--seeds", "2"]
+    assert main([*both, "--out", str(whole)]) == 0
+    assert main([*words, "--dynamics", "optimistic", "--seeds", "1", "--out", str(parts)]) == 0
+    before = (parts / "cells" / "ring-optimistic-0.npz").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*both, "--out", str(parts)]) == 0
+    said = capsys.readouterr().out
+    assert "2/4 ring alternating, seed 0" in said and "ring optimistic, seed 0" not in said
+    assert (parts / "cells" / "ring-optimistic-0.npz").stat().st_mtime_ns == before
+    for one, other in zip(rows(whole / "looks.csv"), rows(parts / "looks.csv"), strict=True):
+        assert one == other
+    assert main([*both, "--rate", "2", "--out", str(parts)]) == 2  # not the runs of this study
+    assert "--rate 1.0, not 2.0" in capsys.readouterr().err
+
+
+def test_the_pace_goes_by_the_share_of_the_run():
+    pace = Pace(SETUPS["annealed"], scale=2.0)
+    assert (pace.rate(0), pace.noise(0)) == (1.0, 0.8)
+    pace.share = 0.4  # half of the noise's time
+    assert (pace.rate(10**6), pace.noise(10**6)) == (1.0, pytest.approx(0.4))
+    pace.share = 0.9
+    assert (pace.rate(0), pace.noise(0)) == (pytest.approx(0.2), 0.0)
+    assert Pace(SETUPS["metz"], scale=2.0).noise(0) == 0.0
+
+
 def test_equal_time_is_kept_and_shares_are_of_all_samples():
     options = Options(seconds=0.5, looks=8, batch_size=8)
     for name in ("alternating", "unrolled-10"):
@@ -70,9 +99,10 @@ def test_equal_time_is_kept_and_shares_are_of_all_samples():
     assert math.isnan(summary(again[:1])[0]["modes_se"])
 
 
+@pytest.mark.parametrize("setup", SETUPS)
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_every_contender_takes_a_step(name):
-    trainer = make_contender(name, MIXTURES["ring"](), torch.device("cpu"))
+def test_every_contender_takes_a_step(name, setup):
+    trainer, _ = make_contender(name, MIXTURES["ring"](), torch.device("cpu"), SETUPS[setup])
     metrics = trainer.step(MIXTURES["ring"]().sample(4))
     assert all(bool(torch.isfinite(value)) for value in metrics.values())
 
@@ -81,7 +111,8 @@ def test_what_cannot_be_is_refused(capsys):
     for words, said in (
         (["--dynamics", "unrolled-7"], "unknown dynamics"), (["--tasks", "rings"], "did you mean 'ring'"),
         (["--looks", "3"], "--looks must be at least 8"), (["--seconds", "0"], "--seconds"),
-        (["--steps", "2"], "--steps must be at least 60"),
+        (["--steps", "2"], "--steps must be at least 40"), (["--setup", "meta"], "did you mean 'metz'"),
+        (["--rate", "0"], "--rate"), (["--batch-size", "0"], "--batch-size"),
     ):  # fmt: skip
         assert main(["bench", "dynamics", *words]) == 2
         assert said in capsys.readouterr().err

@@ -159,6 +159,18 @@ def test_averages_converge_and_strategies_do_not(name):
 
 
 def test_wrong_use_says_so():
+    whole = torch.tensor([[1, -1], [-1, 1]], device="cpu")
+    for solve in (equilibrium, lambda a: fictitious_play(a, [2]), lambda a: regret_matching(a, [2])):
+        for cost in (whole, whole.tolist()):
+            with pytest.raises(TypeError, match="floating-point payments"):
+                solve(cost)
+    for start in (
+        (torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.5])),
+        (torch.tensor([0.5, 0.5]), torch.tensor([2.0, -1.0])),
+    ):
+        for learn in (hedge, regret_matching):
+            with pytest.raises(ValueError, match="adding up to 1"):
+                learn(whole.double(), [2], start=tuple(s.double() for s in start))
     with pytest.raises(ValueError, match="one game"):
         equilibrium(torch.zeros(2, 2, 2))
     with pytest.raises(ValueError, match="finite"):

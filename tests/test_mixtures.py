@@ -192,6 +192,15 @@ def test_the_evaluator_tells_a_perfect_sampler_from_a_collapsed_one():
         "inf" in str(collapsed) and "log K" in str(collapsed) and mixture.definition.split(" around")[0] in str(report)
     )
     assert judge.evaluate(lambda n: torch.zeros(n, 2) + 1, splits=1).class_shares == {}
+    draws = iter(range(4))
+
+    def rarely(n: int) -> torch.Tensor:  # in two of four draws not one sample is of high quality
+        points = torch.ones(n, 2)
+        points[: next(draws) % 2] = mixture.centres[1]
+        return points
+
+    shares = judge.evaluate(rarely, splits=4).class_shares["generated"]
+    assert shares == [0.0, 1.0, *[0.0] * (len(shares) - 2)]
     assert judge.fast(mixture.sample)["divergence"] < 0.01 < judge.fast(lambda n: torch.zeros(n, 2))["divergence"]
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(ValueError, match=r"sample\(10000\) must have shape"):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import ArpackNoConvergence
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -138,3 +139,19 @@ def test_what_has_no_spectrum_is_refused():
     policy = Policy(MLP(3, (FAMILIES["bernoulli"].numbers, 2, 2), (8,)), FAMILIES["bernoulli"], 3)
     with pytest.raises(ValueError, match="samples with a gradient"):
         SpectrumProbe(AdversarialTrainer(policy, MLP((1, 2, 2), (), (8,))), torch.zeros(4, 1, 2, 2))
+
+
+def test_a_run_does_not_wait_for_what_does_not_settle(monkeypatch):
+    """What Arnoldi's method has after its restarts will do, and where nothing is finite the row is NaN."""
+    trainer = trainers()[0]
+    probe = SpectrumProbe(trainer, torch.randn(16, 2, dtype=torch.float64))
+
+    def impatient(*args: Any, **options: Any) -> np.ndarray:
+        assert options["maxiter"] <= 1000
+        raise ArpackNoConvergence("in %d of %d", np.array([2 - 1j, 2 + 1j]), np.empty((0, 2)))
+
+    monkeypatch.setattr("scipy.sparse.linalg.eigs", impatient)
+    assert probe.measure() == {"modulus": 5**0.5, "real": 2, "turn": 1, "limit": pytest.approx(0.8), "beyond": 1}
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(torch.nan)
+    assert all(np.isnan(value) for value in probe.measure().values())

@@ -141,6 +141,11 @@ def _begin(cost: Tensor, start: Strategies | None) -> Strategies:
         x, y = cost.new_full((*batch, n), 1 / n), cost.new_full((*batch, m), 1 / m)
     else:
         _strategies(cost, *start)
+        for side, given in zip("xy", start, strict=True):
+            if bool((given < 0).any()) or not torch.allclose(given.sum(-1), given.new_ones(()), atol=1e-4):
+                raise ValueError(
+                    f"start must be strategies, each at least 0 and adding up to 1; that of {side} is none"
+                )
         x, y = start[0].expand(*batch, n), start[1].expand(*batch, m)
     return x, y
 

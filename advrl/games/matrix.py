@@ -46,11 +46,12 @@ def equilibrium(cost: Tensor) -> tuple[Tensor, Tensor, float]:
         x (n,), y (m,) and v = x^T A y. Where there are several equilibria, one of them.
 
     Raises:
-        ValueError: if the game is not a finite matrix.
+        ValueError, TypeError: if the game is not a finite matrix of floating-point numbers.
     """
     from scipy.optimize import linprog
 
-    _matrix("cost", finite("cost", cost))
+    _matrix("cost", cost)
+    finite("cost", cost)
     if cost.dim() != 2:
         raise ValueError(f"equilibrium solves one game (n, m) at a time, got {tuple(cost.shape)}")
     a = cost.detach().to("cpu", torch.float64).numpy()
@@ -116,6 +117,12 @@ def _reply_y(cost: Tensor, x: Tensor) -> Tensor:
 
 
 def _matrix(name: str, cost: Tensor) -> None:
+    if not isinstance(cost, Tensor) or not cost.is_floating_point():
+        kind = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
+        raise TypeError(
+            f"{name} must be a tensor of floating-point payments, got {kind}: torch.as_tensor(..., "
+            "dtype=torch.float64) makes one"
+        )
     if cost.dim() < 2 or not cost.numel():
         raise ValueError(f"{name} must be (*batch, n, m) payments, got {tuple(cost.shape)}")
 

@@ -1,52 +1,43 @@
 """``advrl bench dynamics``: what each two-player dynamics makes of a mixture of Gaussians in the same time.
 
-The set-up is that of Metz et al. (2017), figure 2: perceptrons with two hidden layers of 128 tanh units, z of 256,
-batches of 512, Adam with 1e-3 for the generator and 1e-4 for the discriminator, first beta 1/2, non-saturating costs,
-and nothing else: no penalty, no noise on the samples, no average (``alternating-r1`` alone has the penalty). The ring
-has radius 2 and standard deviation .02; the grid is PacGAN's, 5 by 5, two apart, of .05.
+Networks, rates and noise are those of a set-up that all share (:mod:`advrl.lab.dynamics_setups`), costs are
+non-saturating, and there is no penalty and no average (``alternating-r1`` alone has the penalty). The ring is that of
+Metz et al. (2017), of radius 2 and standard deviation .02; the grid is PacGAN's, 5 by 5, two apart, of .05.
 
 Time is that of this process on a CPU, the clock's on a GPU. Each run is looked at at equal distances of time: modes
 captured and share of high quality as ``advrl.metrics.mode_coverage`` defines them, and the share of samples nearest to
 each centre: turnover is how much of them changes between two looks, rotation how much of that goes round in one sense.
+Each run is a file of its own; a study begun goes on from there.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from advrl.agents import AdamRule, AdversarialTrainer, DynamicsTrainer, make_dynamics
-from advrl.agents.dynamics import DYNAMICS
 from advrl.checks import choice, integer, number
-from advrl.data import Mixture, grid, ring
 from advrl.device import resolve_device
+from advrl.files import write_atomically
+from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
-from advrl.nn import MLP
-from advrl.objectives import r1
 from advrl.seeding import isolated, seed_everything
 
-LATENT, WIDTH, RATES, BETAS = 256, 128, (1e-3, 1e-4), (0.5, 0.999)
 LOOKED_AT = 2_000  # samples
 COLUMNS = 8
-R1 = 0.04  # weight in units of the data's scale, as in the recipes
-
-MIXTURES: dict[str, Callable[[], Mixture]] = {"ring": lambda: ring(2.0, 0.02), "grid": grid}
-CONTENDERS = (
-    *(name for name in DYNAMICS if not name.startswith("unrolled")),
-    "unrolled-5", "unrolled-10", "unrolled-first-order-5", "unrolled-first-order-10", "alternating-r1",
-)  # fmt: skip
+SHARED = ("setup", "seconds", "steps", "rate", "batch_size", "looks", "device")  # what runs of one study have in common
 
 
 @dataclass(frozen=True)
@@ -61,22 +52,26 @@ class Options:
     """Mixtures, with commas between."""
     dynamics: str = ""
     """Which, with commas between; a number behind unrolled is that of its steps. Default: all."""
-    seconds: float = 60.0
+    setup: str = "annealed"
+    """Networks, rates and noise of all: annealed (learns within seconds) or metz (figure 2 of Metz et al.)."""
+    seconds: float = 6.0
     """Time of a run."""
     steps: int | None = None
     """The same number of steps for all, instead of the same time."""
-    batch_size: int = 512
-    """Points of a batch, and noise vectors."""
+    rate: float = 1.0
+    """Factor of the set-up's learning rates."""
+    batch_size: int | None = None
+    """Points of a batch, and noise vectors. Default: the set-up's."""
     seeds: int = 10
     """Runs of each, with seeds 0, 1, ..."""
-    looks: int = 60
+    looks: int = 40
     """How often a run is looked at; what is found in the second half tells whether it oscillates."""
     jobs: int = 1
     """Runs at a time, each a process with one thread."""
     device: str = "cpu"
     """cpu, cuda, cuda:N or mps."""
     out: Path | None = None
-    """Folder of the study. Default: the next free runs/bench-dynamics-N."""
+    """Folder of the study, begun or new. Default: the next free runs/bench-dynamics-N."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Played:
         steps: how many it came to.
         seconds: how long they took.
         times: (L,) share of the run at each look, up to 1.
-        modes, high_quality: (L,) at each look.
+        modes, high_quality, divergence: (L,) at each look.
         shares: (L, K) of the samples nearest to each mode's centre, whatever their quality.
         columns: (C, N, 2) samples at ``COLUMNS`` of the looks, for the figure.
     """
@@ -101,6 +96,7 @@ class Played:
     times: np.ndarray
     modes: np.ndarray
     high_quality: np.ndarray
+    divergence: np.ndarray
     shares: np.ndarray
     columns: np.ndarray
 
@@ -111,6 +107,7 @@ class Played:
         return {
             "modes": float(self.modes[-1]),
             "high_quality": float(self.high_quality[-1]),
+            "divergence": float(self.divergence[-1]),
             "most_modes": float(self.modes.max()),
             "turnover": float(turnover),
             "rotation": float(rotation_index(late)),
@@ -120,42 +117,27 @@ class Played:
         }
 
 
-def make_contender(name: str, mixture: Mixture, device: torch.device) -> AdversarialTrainer:
-    """A fresh trainer; ``alternating`` is the ordinary one."""
-    generator = MLP(LATENT, 2, (WIDTH, WIDTH), "tanh").to(device)
-    discriminator = nn.Sequential(MLP(2, (), (WIDTH, WIDTH), "tanh")).to(device)
-    shared: dict[str, Any] = {"latent": LATENT, "ema": 1e-12}  # so short an average is the weights themselves
-    if name in ("alternating", "alternating-r1"):
-        if name == "alternating-r1":
-            shared |= {"penalties": [(R1 * mixture.scale**2 / 2, r1)], "penalty_every": 4}
-        return AdversarialTrainer(
-            generator, discriminator, lr_generator=RATES[0], lr_discriminator=RATES[1], betas=BETAS, **shared
-        )
-    base, k = (name.rpartition("-")[0], int(name.rpartition("-")[2])) if name.startswith("unrolled") else (name, 5)
-    rules = (AdamRule(rate, BETAS) for rate in RATES)
-    return DynamicsTrainer(
-        generator, discriminator, dynamics=make_dynamics(base, *rules, unroll_steps=k, first="y"), **shared
-    )
-
-
 def play(task: str, name: str, seed: int, options: Options) -> Played:
     """Train one contender on one mixture."""
     torch.set_num_threads(1)
-    device = resolve_device(options.device)
-    mixture = MIXTURES[task]().to(device)
+    device, setup = resolve_device(options.device), SETUPS[options.setup]
+    mixture, batch = MIXTURES[task]().to(device), options.batch_size or setup.batch_size
     seed_everything(seed)
-    trainer = make_contender(name, mixture, device)
-    trainer.step(mixture.sample(options.batch_size))  # what the first step sets up is not counted
-    spent, steps, limit, looks = 0.0, 0, options.seconds, list[ModeCoverage]()
+    trainer, pace = make_contender(name, mixture, device, setup, options.rate)
+    trainer.step(mixture.sample(batch))  # what the first step sets up is not counted
+    spent, steps, looks = 0.0, 0, list[ModeCoverage]()
     kept, shares = list[np.ndarray](), list[np.ndarray]()
     columns = {round(i * (options.looks - 1) / (COLUMNS - 1)) for i in range(COLUMNS)}
     for look in range(options.looks):
-        until = (look + 1) / options.looks
-        start = clock(device)
-        while steps < until * options.steps if options.steps else spent + clock(device) - start < until * limit:
-            trainer.step(mixture.sample(options.batch_size))
+        until, start = (look + 1) / options.looks, clock(device)
+        while True:
+            seconds = spent + clock(device) - start
+            pace.share = steps / options.steps if options.steps else seconds / options.seconds
+            if pace.share >= until:
+                break
+            trainer.step(mixture.sample(batch))
             steps += 1
-        spent += clock(device) - start
+        spent = seconds
         with isolated(seed), torch.no_grad():
             samples = trainer.average(trainer.noise(LOOKED_AT))
             nearest = torch.cdist(samples, mixture.centres).argmin(1)
@@ -165,7 +147,7 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
             kept.append(samples.cpu().numpy())
     return Played(
         task, name, seed, steps, spent, (np.arange(options.looks) + 1) / options.looks,
-        np.array([float(c.modes) for c in looks]), np.array([float(c.high_quality) for c in looks]),
+        *(np.array([float(getattr(c, of)) for c in looks]) for of in ("modes", "high_quality", "divergence")),
         np.stack(shares), np.stack(kept),
     )  # fmt: skip
 
@@ -188,20 +170,24 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     names = [choice("dynamics", name, CONTENDERS) for name in _words(options.dynamics)] or list(CONTENDERS)
     number("--seconds", options.seconds, 0.0, exclusive=True)
     integer("--seeds", options.seeds), integer("--looks", options.looks, COLUMNS), integer("--jobs", options.jobs)
-    integer("--batch-size", options.batch_size)
+    choice("--setup", options.setup, SETUPS), number("--rate", options.rate, 0.0, exclusive=True)
+    if options.batch_size is not None:
+        integer("--batch-size", options.batch_size)
     if options.steps is not None:
         integer("--steps", options.steps, options.looks)
     resolve_device(options.device)
     out = options.out or folder()
-    out.mkdir(parents=True, exist_ok=True)
-    work = [(task, name, seed, options) for task in tasks for seed in range(options.seeds) for name in names]
-    played: list[Played] = []
-    for found in _all(work, options.jobs):
-        played.append(found)
-        _write(out / "runs.csv", [_named(run) | run.figures() for run in played])  # what is done is not lost
-        say(f"{len(played)}/{len(work)} {found.task} {found.dynamics}, seed {found.seed}: {found.modes[-1]:.0f} modes, "
+    _begin(out, options)
+    work = [(task, name, seed) for seed in range(options.seeds) for task in tasks for name in names]
+    runs = {item: _read(_cell(out, *item)) for item in work if _cell(out, *item).exists()}
+    for found in _all([item for item in work if item not in runs], options):
+        runs[found.task, found.dynamics, found.seed] = found
+        _keep(found, out)
+        say(f"{len(runs)}/{len(work)} {found.task} {found.dynamics}, seed {found.seed}: {found.modes[-1]:.0f} modes, "
             f"{100 * found.high_quality[-1]:.0f} % of high quality after {found.steps:,} steps")  # fmt: skip
+    played = [runs[task, name, seed] for task in tasks for name in names for seed in range(options.seeds)]
     table = summary(played)
+    _write(out / "runs.csv", [_named(run) | run.figures() for run in played])
     _write(out / "looks.csv", [row for run in played for row in _looks(run)])
     _write(out / "table.csv", table)
     say("\n" + markdown(table))
@@ -210,16 +196,48 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     say("\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 
 
-def _all(work: Sequence[tuple[str, str, int, Options]], jobs: int) -> Any:
-    if jobs == 1:
+def _all(work: Sequence[tuple[str, str, int]], options: Options) -> Iterator[Played]:
+    if options.jobs == 1:
         threads = torch.get_num_threads()
         try:
-            yield from (play(*item) for item in work)
+            yield from (play(*item, options) for item in work)
         finally:
             torch.set_num_threads(threads)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(play, *zip(*work, strict=True))
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(play, *zip(*((*item, options) for item in work), strict=True))
+
+
+def _begin(out: Path, options: Options) -> None:
+    """Make the folder of a study, or go on with one of the same set-up."""
+    mine, path = {name: getattr(options, name) for name in SHARED}, out / "study.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        other = [f"--{k.replace('_', '-')} {found.get(k)}, not {v}" for k, v in mine.items() if found.get(k) != v]
+        if other:
+            raise ValueError(f"{out} has a study with {' and '.join(other)}: give another --out")
+        return
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(mine, indent=2).encode())
+
+
+def _cell(out: Path, task: str, dynamics: str, seed: int) -> Path:
+    return out / "cells" / f"{task}-{dynamics}-{seed}.npz"
+
+
+def _keep(run: Played, out: Path) -> None:
+    file = BytesIO()
+    np.savez_compressed(file, **{k: v.astype(np.float32) if k == "columns" else v for k, v in _arrays(run).items()})
+    write_atomically(_cell(out, run.task, run.dynamics, run.seed), file.getvalue())
+
+
+def _arrays(run: Played) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in vars(run).items()}
+
+
+def _read(path: Path) -> Played:
+    with np.load(path) as file:
+        return Played(**{k: file[k] if file[k].ndim else file[k].item() for k in file.files})
 
 
 def summary(played: Sequence[Played]) -> list[dict[str, Any]]:
@@ -239,13 +257,14 @@ def summary(played: Sequence[Played]) -> list[dict[str, Any]]:
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """The table as people read it."""
     lines = [
-        "| task | dynamics | modes | high quality | turnover | rotation | steps | ms a step |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| task | dynamics | modes | high quality | divergence | turnover | rotation | steps | ms a step |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in table:
         cells = [
             f"{row['modes']:.1f} ± {row['modes_se']:.1f}",
             f"{100 * row['high_quality']:.0f} ± {100 * row['high_quality_se']:.0f} %",
+            f"{row['divergence']:.2f} ± {row['divergence_se']:.2f}",
             f"{row['turnover']:.3f}", f"{row['rotation']:.2f}", f"{row['steps']:,.0f}", f"{row['ms_per_step']:.1f}",
         ]  # fmt: skip
         lines.append(f"| {row['task']} | {row['dynamics']} | {' | '.join(cells)} |".replace(" ± nan", ""))
@@ -285,9 +304,11 @@ def _looks(run: Played) -> list[dict[str, Any]]:
     """A row for each look; a mixture with fewer modes leaves the last shares empty."""
     most = max(make().modes for make in MIXTURES.values())
     return [
-        _named(run) | {"time": time, "modes": modes, "high_quality": quality}
+        _named(run) | {"time": time, "modes": modes, "high_quality": quality, "divergence": far}
         | {f"share_{k}": shares[k] if k < len(shares) else "" for k in range(most)}
-        for time, modes, quality, shares in zip(run.times, run.modes, run.high_quality, run.shares, strict=True)
+        for time, modes, quality, far, shares in zip(
+            run.times, run.modes, run.high_quality, run.divergence, run.shares, strict=True
+        )
     ]  # fmt: skip
 
 

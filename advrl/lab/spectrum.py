@@ -9,9 +9,11 @@ part, by the implicitly restarted Arnoldi method (ARPACK) on products with J, of
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ from advrl.seeding import isolated
 
 COUNT = 4  # eigenvalues at each end
 BATCH = 256  # real samples, and noise vectors
+COLUMNS = ("modulus", "real", "turn", "limit", "beyond")
+RESTARTS = 100  # of Arnoldi's method
 ENDS = ("LM", "SR", "LI")  # what ARPACK calls the largest modulus, smallest real and largest imaginary parts
 
 
@@ -90,21 +94,18 @@ class SpectrumProbe:
 
         ``modulus``, ``real`` and ``turn`` are the largest |z|, the smallest Re z and the largest |Im z|. ``limit`` is
         the factor by which the run's steps could grow and a simultaneous step still contract along all of what was
-        found, 0 if none does; ``beyond`` is 1 where it is below 1.
+        found, 0 if none does; ``beyond`` is 1 where it is below 1. NaN where nothing is found.
         """
         found = self.eigenvalues()
+        if not len(found):
+            return dict.fromkeys(COLUMNS, math.nan)
         limit = stability_limit(found)
-        return {
-            "modulus": float(found.abs().max()),
-            "real": float(found.real.min()),
-            "turn": float(found.imag.abs().max()),
-            "limit": limit,
-            "beyond": float(limit < 1),
-        }
+        ends = float(found.abs().max()), float(found.real.min()), float(found.imag.abs().max())
+        return dict(zip(COLUMNS, (*ends, limit, float(limit < 1)), strict=True))
 
     def eigenvalues(self) -> Tensor:
-        """(up to 6 count,) eigenvalues of H J at the three ends; all of them if there are few."""
-        from scipy.sparse.linalg import LinearOperator, eigs
+        """(up to 6 count,) eigenvalues of H J at the three ends, as far as found; all of them if there are few."""
+        from scipy.sparse.linalg import LinearOperator
 
         trainer = self.trainer
         with isolated(self.seed), _still(trainer.generator, trainer.discriminator):
@@ -116,11 +117,23 @@ class SpectrumProbe:
             operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
             start = np.random.default_rng(self.seed).standard_normal(size)
             tolerance = 0.0 if like == torch.float64 else 1e-4
-            ends = [
-                eigs(operator, self.count, which=end, v0=start, tol=tolerance, return_eigenvectors=False)
-                for end in ENDS
-            ]
+            if not np.isfinite(product(start)).all():
+                return torch.empty(0, dtype=torch.complex128, device="cpu")
+            ends = [_outer(operator, self.count, end, start, tolerance) for end in ENDS]
         return torch.from_numpy(np.concatenate(ends))
+
+
+def _outer(operator: Any, count: int, end: str, start: np.ndarray, tolerance: float) -> np.ndarray:
+    """(up to count,) eigenvalues at one end; what does not settle in time is left out, since a run waits for it."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
+    vectors = min(len(start), max(4 * count + 1, 40))  # with fewer the ends inside are found in a wrong order
+    options: dict[str, Any] = {"v0": start, "tol": tolerance, "ncv": vectors, "return_eigenvectors": False}
+    try:
+        found: np.ndarray = eigs(operator, count, which=end, maxiter=RESTARTS, **options)
+    except ArpackNoConvergence as error:
+        found = np.asarray(error.eigenvalues, dtype=complex)
+    return found
 
 
 def step_sizes(trainer: AdversarialTrainer) -> tuple[Params, Params]:
@@ -191,9 +204,9 @@ def spectrum_plot(run: str | Path) -> Path:
             ends.plot(table["step"], table[name], label=label, marker=mark, color=colour)
         ends.set_yscale("symlog", linthresh=1e-2)
         ends.set(title="Eigenvalues of step size times Jacobian", xlabel="step")
-        ends.legend()
         limit.plot(table["step"], table["limit"], marker=mark, color=PALETTE[0])
         limit.axhline(1, ls=":", lw=1, color="black")
         limit.set_yscale("symlog", linthresh=1e-3)
         limit.set(title="Largest stable step, in the run's own", xlabel="step")
+        figure.legend(loc="outside lower left", ncols=len(lines))
     return save_figure(figure, run / "plots" / "spectrum.png")
