@@ -42,6 +42,10 @@ class AdversarialConfig:
     relativistic, r3gan, boundary-seeking, gail, gail-log-d, airl, fairl, f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys,
     f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation, f-gan-jensen-shannon, ebgan, began, bs-gan,
     relativistic-average, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    real_label: float = 1.0
+    """The discriminator's target for real samples; .9 is one-sided label smoothing."""
+    fake_label: float = 0.0
+    """Its target for fakes. Above 0 it no longer rejects what only the generator draws, and warns."""
     samples: int | None = None
     """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
     disarm)."""
@@ -162,6 +166,8 @@ class AdversarialConfig:
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
+        if number("--real-label", self.real_label, 0.0, 1.0) <= number("--fake-label", self.fake_label, 0.0, 1.0):
+            raise ValueError(f"--real-label must be above --fake-label, got {self.real_label} and {self.fake_label}")
         number("--adjustment", self.adjustment, 0.0)
         if number("--ema", self.ema, 0.0) >= 1.0:
             raise ValueError(f"--ema must be below 1, got {self.ema}")

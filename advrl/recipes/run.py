@@ -38,6 +38,7 @@ from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figu
 from advrl.recipes.config import differences, from_dict, probed, to_dict
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
+from advrl.recipes.watch import watch
 from advrl.seeding import isolated, seed_everything
 
 Probes = list[GradientProbe | SpectrumProbe]
@@ -146,7 +147,7 @@ def _train(config: Any, device: torch.device, command: Sequence[str], say: Calla
     first(partial(_begin, folder, config, device, parts.data.shape, command))
     say(_announcement(config, parts, device, folder))
     try:
-        say(_run(folder, config, parts, probes))
+        say(_run(folder, config, parts, probes, say))
     except (CheckpointError, PictureError):  # a picture is decoded in mid-run, and may be damaged
         raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
@@ -171,10 +172,12 @@ def _build(config: Any, device: torch.device, folder: Path) -> tuple[Any, Probes
     return parts, probes
 
 
-def _run(folder: Path, config: Any, parts: Any, probes: Probes) -> str:
+def _run(folder: Path, config: Any, parts: Any, probes: Probes, say: Callable[[str], None]) -> str:
     """Train on all ranks; judge and draw on one; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
-    callbacks = parts.callbacks(folder, config.picture_every)
+    watching = watch(folder, config, parts, say)
+    callbacks = [watching.beside(callback) for callback in parts.callbacks(folder, config.picture_every)]
+    callbacks.append(Every(config.picture_every, watching))
     wanted = bool(probed(config)) + config.probe_spectrum  # on all ranks, which have to agree on what is due
     calls: list[Any] = [*probes] if rank() == 0 else [_nothing] * wanted  # rank 0 alone calls it
     callbacks = [*callbacks, *(Every(config.probe_every, call) for call in calls)]
