@@ -15,7 +15,7 @@ from advrl.agents import Every
 from advrl.agents.logs import MetricsLog
 from advrl.lab import bench_modes
 from advrl.lab.bench_modes import Judge, Options, planned, run
-from advrl.lab.modes_table import MODES, report, spreads, summary
+from advrl.lab.modes_table import MODES, _spread_figure, draw, report, spreads, summary
 from advrl.lab.published import PUBLISHED
 from advrl.metrics import collapse_alarm, curve_alarms, quick_alarm, recall_alarm
 from advrl.plots import read_metrics
@@ -111,6 +111,23 @@ def test_means_errors_and_spreads():
     assert f"between networks: {math.sqrt(8):.2f} modes" in told
     assert spreads(summary(cells[:1])) == ""
     assert "| ring | hinge | plain | narrow | 2 | 5.0 ± 1.0 |" in report([entry])
+
+
+def test_costs_beside_networks_in_one_table_and_one_figure(tmp_path):
+    """What a cost follows is in the table; bars are the two spreads; a cell without a good sample leaves a gap."""
+    modes = {"narrow": (2, 4), "wide": (6, 8)}
+    cells = [row(n, o, m) for n, both in modes.items() for o, m in zip(("minimax", "reverse-kl"), both, strict=True)]
+    cells[0]["reverse_kl"] = "inf"
+    table = summary(cells)
+    told = report(table)
+    assert "| ring | minimax: 2 JS | plain | narrow |" in told and "| reverse-kl: KL(q‖p) |" in told
+    assert [path.name for path in draw(table, tmp_path)] == ["ring.png", "ring-spread.png"]
+    assert [path.name for path in draw(table[:2], tmp_path)] == ["ring.png"]
+    figure = _spread_figure(table, "ring")
+    above, below = figure.axes[:2], figure.axes[2:]
+    assert [bar.get_height() for bar in above[1].patches] == pytest.approx([math.sqrt(2), math.sqrt(8)])
+    assert sorted(len(bars.lines[0].get_xdata()) for bars in below[0].containers) == [1, 2]
+    assert [text.get_text() for text in below[1].texts] == ["∞", "∞"]
 
 
 def test_published_rows_say_where_they_are_from():
