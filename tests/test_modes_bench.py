@@ -208,7 +208,10 @@ def test_an_alarm_is_told_once_when_it_begins_and_logged_while_it_rings(tmp_path
 def test_a_losing_run_says_so_on_its_way(tmp_path, capsys):
     """A discriminator of a hundred times the generator's rate, without penalty or noise, on the ring."""
     words = "train ring --r1 0 --instance-noise 0 --lr-generator 1e-6 --lr-discriminator 5e-3 --width 32 --steps 400"
-    assert cli.main([*words.split(), *f"--log-every 10 --picture-every 200 --device cpu --out {tmp_path}/run".split()]) == 0
+    assert (
+        cli.main([*words.split(), *f"--log-every 10 --picture-every 200 --device cpu --out {tmp_path}/run".split()])
+        == 0
+    )
     told = capsys.readouterr().out
     assert told.count("ALARM from step") == len({line for line in told.splitlines() if "ALARM from step" in line}) >= 1
     assert told.index("ALARM from step") < told.index("Trained to step 400")

@@ -101,3 +101,12 @@ def test_smoothing_says_what_it_does_not_go_with():
     for objective in ("relativistic", "relativistic-average", "ebgan", "began"):
         with pytest.raises(ValueError, match="label"):
             Ring(real_label=0.9, objective=objective).build(CPU)
+
+
+def test_instance_noise_is_a_flag_of_images_and_fades_out():
+    config = Digits(policy="implicit", instance_noise=0.5, **{**SMALL, "steps": 10})
+    trainer = config.build(CPU).trainer
+    assert [trainer.instance_noise(step) for step in (0, 2, 4, 9)] == pytest.approx([0.5, 0.25, 0.0, 0.0])
+    assert Digits(policy="implicit", **SMALL).build(CPU).trainer.instance_noise is None
+    with pytest.raises(ValueError, match="--instance-noise"):
+        DigitsConditional(instance_noise=0.1).validate()

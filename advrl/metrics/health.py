@@ -42,7 +42,7 @@ def curve_alarms(metrics: Mapping[str, Sequence[float]]) -> list[Alarm]:
                 "discriminator wins",
                 f"The discriminator wins: logits of real samples and of fakes are {gap:.1f} apart, when above {GAP:g} "
                 "hardly a sample is in doubt.",
-                "Add --r1 or raise it, blur both with --instance-noise (points), or lower --lr-discriminator.",
+                "Add --r1 or raise it, blur both with --instance-noise, or lower --lr-discriminator.",
             )
         )
     if max(fake, real, 0.0) > CALIBRATION:  # NaN, of other objectives, is never larger

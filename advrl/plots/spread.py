@@ -48,7 +48,9 @@ def spread_plot(
                     where, means, errors = zip(*points, strict=True)
                     bars = [0.0 if math.isnan(e) else e for e in errors]
                     colour = PALETTE[k % len(PALETTE)]
-                    left.errorbar(where, means, bars, marker="o", markersize=4, capsize=2, color=colour, label=objective)
+                    left.errorbar(
+                        where, means, bars, marker="o", markersize=4, capsize=2, color=colour, label=objective
+                    )
             left.set_xticks(range(len(networks)), networks)
             left.set(ylabel=name, xlim=(-0.4, len(networks) - 0.6))
             left.set_ylim(bottom=0)

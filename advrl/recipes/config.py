@@ -80,6 +80,10 @@ class AdversarialConfig:
     """The same for the discriminator."""
     r1: float = 4.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
+    instance_noise: float = 0.0
+    """Noise on what the discriminator sees at first; it falls to 0 by --noise-until."""
+    noise_until: float = 0.4
+    """Share of the steps after which there is no instance noise any more."""
     packing: int = 1
     """Samples that the discriminator judges together, side by side (PacGAN); score functions are paid per pack."""
     minibatch_features: int = 0
@@ -166,6 +170,8 @@ class AdversarialConfig:
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
+        number("--instance-noise", self.instance_noise, 0.0)
+        number("--noise-until", self.noise_until, 0.0, 1.0, exclusive=True)
         if number("--real-label", self.real_label, 0.0, 1.0) <= number("--fake-label", self.fake_label, 0.0, 1.0):
             raise ValueError(f"--real-label must be above --fake-label, got {self.real_label} and {self.fake_label}")
         number("--adjustment", self.adjustment, 0.0)

@@ -41,6 +41,17 @@ class LinearDecay:
         return max(self.floor, min(1.0, 2.0 * (1.0 - step / self.steps)))
 
 
+@dataclass(frozen=True)
+class NoiseDecay:
+    """Standard deviation of the instance noise: ``start``, falling linearly to 0 over the first ``steps`` steps."""
+
+    start: float
+    steps: float
+
+    def __call__(self, step: int) -> float:
+        return self.start * max(0.0, 1.0 - step / self.steps)
+
+
 def make_policy(config: AdversarialConfig, net: Callable[[int], nn.Module]) -> Policy:
     """The configured policy on ``net(numbers)``, a network from z to (B, numbers * C, H, W)."""
     family = FAMILIES[config.policy]
@@ -145,8 +156,11 @@ def make_trainer(
 ) -> AdversarialTrainer:
     """The configured trainer; every mismatch between the options is found here, before the first step.
 
-    ``hooks`` are a recipe's own, before the configured stabilisers.
+    ``instance_noise`` takes the place of the configured one, where that is in units of the data; ``hooks`` are a
+    recipe's own, before the configured stabilisers.
     """
+    if instance_noise is None and config.instance_noise:
+        instance_noise = NoiseDecay(config.instance_noise, config.noise_until * config.steps)
     game = make_game(config)
     estimator = make_configured_estimator(config, policy, game)
     if game is named_game("total-variation") and estimator.needs_gradient:
