@@ -194,7 +194,7 @@ def test_an_alarm_is_told_once_when_it_begins_and_logged_while_it_rings(tmp_path
             assert watched(step, watch) == {}
         state |= {"modes": 7.0, "gap": 30.0}
         assert watched(1_000, watch) == {"alarm_collapse": 1.0} and len(said) == 1
-        assert said[0].startswith("ALARM from step 1,000  Collapse: 7 of 8 modes") and "--packing 2" in said[0]
+        assert said[0].startswith("ALARM from step 1,000  Collapse: 7 of 8 modes") and "(--packing 2)" in said[0]
         for step in range(1_100, 1_500, 100):
             last = watched(step, watch)
         assert last == {"alarm_collapse": 1.0, "alarm_discriminator_wins": 1.0} and len(said) == 2
@@ -215,5 +215,6 @@ def test_a_losing_run_says_so_on_its_way(tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.count("ALARM from step") == len({line for line in told.splitlines() if "ALARM from step" in line}) >= 1
     assert told.index("ALARM from step") < told.index("Trained to step 400")
+    assert "ALARM  Collapse: 0 of 8 modes are found." in told  # at the end too, where no sample is good
     columns = read_metrics(tmp_path / "run" / "metrics.csv")
     assert any(name.startswith("alarm_") and columns[name][-1] == 1.0 for name in columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from advrl.agents import Every
+from advrl.agents.report import WIDTH
 from advrl.metrics import Alarm, curve_alarms, quick_alarm
 from advrl.plots import read_metrics
 
@@ -58,7 +60,7 @@ class Watch:
         for name, alarm in found.items():
             if name not in rung:
                 with tqdm.external_write_mode():  # the bar steps aside
-                    self.say(f"ALARM from step {step:,}  {alarm}")
+                    self.say(told(f"ALARM from step {step:,}", alarm))
         return {name: float(name in found) for name in sorted(rung | found.keys())}
 
     def _found(self, step: int, curves: Mapping[str, list[float]]) -> list[Alarm]:
@@ -67,6 +69,11 @@ class Watch:
             collapsed = quick_alarm(self._quick, self.modes, self.share)
             found += [] if collapsed is None else [collapsed]
         return found
+
+
+def told(when: str, alarm: Alarm) -> str:
+    """Lines to be printed; no flag is broken in two."""
+    return textwrap.fill(f"{when}  {alarm}", WIDTH, subsequent_indent=" " * 7, break_on_hyphens=False)
 
 
 def column(alarm: Alarm) -> str:
