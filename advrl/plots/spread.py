@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from advrl.plots.style import PALETTE, style
+from advrl.plots.style import MUTED, PALETTE, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,9 +57,9 @@ def spread_plot(
             heights = [values[row] for values in spreads.values()]
             drawn = [height if math.isfinite(height) else 0.0 for height in heights]
             labels = ["" if math.isfinite(height) else "∞" for height in heights]
-            right.bar_label(right.bar(list(spreads), drawn, color=PALETTE[-1], width=0.5), labels)
+            right.bar_label(right.bar(list(spreads), drawn, color=MUTED, width=0.5), labels)
             right.set(ylabel=f"spread of {name}")
         panels[0][0].legend(fontsize=7)
-        panels[0][1].set_title("between ...")
+        panels[0][1].set_title("spread between")
         panels[0][0].set_title(title)
     return page
