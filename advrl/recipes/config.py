@@ -104,7 +104,7 @@ class AdversarialConfig:
     """Differentiable augmentation of all images that the discriminator sees: colour, shift, cutout, with commas
     between."""
     joint_batches: bool = False
-    """Show the discriminator real samples and fakes in one batch, which matters to batch norm alone."""
+    """Show the discriminator real samples and fakes in one batch, which matters to batch norm in it alone."""
     ema: float = 0.9995
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
     seed: int = 0
