@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.forward import Precision, check_compiler, check_precision, twin
 from advrl.agents.packs import Packs, packs_of, per_draw, unpacked
-from advrl.agents.parts import Parts
+from advrl.agents.parts import Parts, follow
 from advrl.agents.stabiliser import Player, Stabiliser
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
@@ -306,15 +306,10 @@ class AdversarialTrainer(Parts):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
 
-    @torch.no_grad()
     def _update_average(self) -> None:
-        if not self.ema:
-            return
-        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        parameters: list[Tensor] = [p for group in self.g_opt.param_groups for p in group["params"]]
-        torch._foreach_lerp_(self._averaged, parameters, 1 - decay)
-        for mine, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(live)
+        if self.ema:
+            live: list[Tensor] = [p for group in self.g_opt.param_groups for p in group["params"]]
+            follow(self.average, self.generator, self.ema, self.steps, (self._averaged, live))
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {

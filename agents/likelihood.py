@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from advrl.agents.adversarial import backward
-from advrl.agents.parts import Parts
+from advrl.agents.parts import Parts, follow
 from advrl.checks import number
 from advrl.distributed import mean
 from advrl.nn.sequences import WritingPolicy
@@ -76,15 +76,9 @@ class LikelihoodTrainer(Parts):
         clip_grad_norm_(self.generator.parameters(), self.max_norm)
         self.g_opt.step()
         self.steps += 1
-        self._update_average()
+        if self.ema:
+            follow(self.average, self.generator, self.ema, self.steps)
         return {"nll": loss.detach()}
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if not self.ema:
-            return
-        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}

@@ -1,8 +1,36 @@
-"""What every trainer keeps of itself: the state of its parts, by name, and its step count."""
+"""What every trainer keeps: the state of its parts, by name, its step count, and the average of its policy."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def follow(
+    average: nn.Module,
+    live: nn.Module,
+    decay: float,
+    steps: int,
+    parameters: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+) -> None:
+    """Move a network's exponential moving average by a step; buffers, such as batch norm's, are copied.
+
+    Args:
+        average: a, changed in place: a <- d a + (1 - d) theta.
+        live: theta.
+        decay: d; at first less, (1 + t) / (10 + t) after t steps: a short memory while everything moves.
+        steps: t.
+        parameters: of both, where they are at hand: gathering them costs as much as averaging them.
+    """
+    decay = min(decay, (1 + steps) / (10 + steps))
+    mine, theirs = (list(average.parameters()), list(live.parameters())) if parameters is None else parameters
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
+    for copied, buffer in zip(average.buffers(), live.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 class Parts:

@@ -11,11 +11,15 @@ import pytest
 import torch
 
 from advrl import cli
+from advrl.agents import Every
+from advrl.agents.logs import MetricsLog
 from advrl.lab import bench_modes
 from advrl.lab.bench_modes import Judge, Options, planned, run
-from advrl.lab.modes_table import MODES, report, spreads, summary
+from advrl.lab.modes_table import MODES, _spread_figure, draw, report, spreads, summary
 from advrl.lab.published import PUBLISHED
-from advrl.metrics import collapse_alarm, curve_alarms, recall_alarm
+from advrl.metrics import collapse_alarm, curve_alarms, quick_alarm, recall_alarm
+from advrl.plots import read_metrics
+from advrl.recipes.watch import Watch
 
 
 def table_of(path: Path) -> list[dict[str, str]]:
@@ -109,6 +113,23 @@ def test_means_errors_and_spreads():
     assert "| ring | hinge | plain | narrow | 2 | 5.0 ± 1.0 |" in report([entry])
 
 
+def test_costs_beside_networks_in_one_table_and_one_figure(tmp_path):
+    """What a cost follows is in the table; bars are the two spreads; a cell without a good sample leaves a gap."""
+    modes = {"narrow": (2, 4), "wide": (6, 8)}
+    cells = [row(n, o, m) for n, both in modes.items() for o, m in zip(("minimax", "reverse-kl"), both, strict=True)]
+    cells[0]["reverse_kl"] = "inf"
+    table = summary(cells)
+    told = report(table)
+    assert "| ring | minimax: 2 JS | plain | narrow |" in told and "| reverse-kl: KL(q‖p) |" in told
+    assert [path.name for path in draw(table, tmp_path)] == ["ring.png", "ring-spread.png"]
+    assert [path.name for path in draw(table[:2], tmp_path)] == ["ring.png"]
+    figure = _spread_figure(table, "ring")
+    above, below = figure.axes[:2], figure.axes[2:]
+    assert [bar.get_height() for bar in above[1].patches] == pytest.approx([math.sqrt(2), math.sqrt(8)])
+    assert sorted(len(bars.lines[0].get_xdata()) for bars in below[0].containers) == [1, 2]
+    assert [text.get_text() for text in below[1].texts] == ["∞", "∞"]
+
+
 def test_published_rows_say_where_they_are_from():
     assert {p.task for p in PUBLISHED} == set(MODES)
     for p in PUBLISHED:
@@ -141,3 +162,59 @@ def test_a_run_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     assert cli.main([*words.split(), str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["alarms"][0] == alarm._asdict()
     assert f"ALARM {alarm}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_quick_alarm_counts_modes_and_the_rarest_class():
+    assert quick_alarm({"modes": 8.0}, modes=8) is None is quick_alarm({"frechet": 9.0}, modes=8, share=0.1)
+    lost = quick_alarm({"modes": 3.0}, modes=8)
+    assert lost is not None and lost.name == "collapse" and "3 of 8 modes" in lost.finding
+    assert quick_alarm({"share_min": 0.03}, share=0.1) is None
+    rare = quick_alarm({"share_min": 0.01}, share=0.1)
+    assert rare is not None and "1.0%" in rare.finding and "--packing 2" in rare.remedy
+
+
+def test_an_alarm_is_told_once_when_it_begins_and_logged_while_it_rings(tmp_path):
+    """Collapse and a discriminator that wins, which come, go and come back; a run without alarms has no column."""
+    said: list[str] = []
+    state = {"modes": 8.0, "gap": 1.0}
+    with MetricsLog(tmp_path, tensorboard=False) as log:
+
+        def watched(step: int, watch: Watch) -> dict[str, float]:
+            judge = watch.beside(Every(100, lambda _: {"modes": state["modes"]}))
+            row = {**(judge.call(step) or {}), **watch(step)}
+            curve = {"logit_real": state["gap"], "logit_fake": 0.0, "calibration_fake": 1.0, "calibration_real": 1.0}
+            log.write(step, 0.0, row | curve)
+            return {name: value for name, value in row.items() if name.startswith("alarm")}
+
+        watch = Watch(tmp_path, 1_000, said.append, modes=8, share=None)
+        state["modes"] = 2.0
+        assert watched(100, watch) == {}  # too early to ask for all modes
+        state["modes"] = 8.0
+        for step in range(200, 1_000, 100):
+            assert watched(step, watch) == {}
+        state |= {"modes": 7.0, "gap": 30.0}
+        assert watched(1_000, watch) == {"alarm_collapse": 1.0} and len(said) == 1
+        assert said[0].startswith("ALARM from step 1,000  Collapse: 7 of 8 modes") and "(--packing 2)" in said[0]
+        for step in range(1_100, 1_500, 100):
+            last = watched(step, watch)
+        assert last == {"alarm_collapse": 1.0, "alarm_discriminator_wins": 1.0} and len(said) == 2
+        again = Watch(tmp_path, 1_000, said.append, modes=8, share=None)  # a resumed run knows from the log
+        state["modes"] = 8.0
+        assert watched(1_500, again) == {"alarm_collapse": 0.0, "alarm_discriminator_wins": 1.0}
+        state["modes"] = 1.0
+        assert watched(1_600, again)["alarm_collapse"] == 1.0 and len(said) == 2  # it was told before
+
+
+def test_a_losing_run_says_so_on_its_way(tmp_path, capsys):
+    """A discriminator of a hundred times the generator's rate, without penalty or noise, on the ring."""
+    words = "train ring --r1 0 --instance-noise 0 --lr-generator 1e-6 --lr-discriminator 5e-3 --width 32 --steps 400"
+    assert (
+        cli.main([*words.split(), *f"--log-every 10 --picture-every 200 --device cpu --out {tmp_path}/run".split()])
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert told.count("ALARM from step") == len({line for line in told.splitlines() if "ALARM from step" in line}) >= 1
+    assert told.index("ALARM from step") < told.index("Trained to step 400")
+    assert "ALARM  Collapse: 0 of 8 modes are found." in told  # at the end too, where no sample is good
+    columns = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert any(name.startswith("alarm_") and columns[name][-1] == 1.0 for name in columns)

@@ -36,6 +36,7 @@ RING: dict[str, dict[str, Any]] = {
     "plain": {},
     "r1": {"r1": 0.04},
     "instance noise": {"instance_noise": 0.3},
+    "label smoothing": {"real_label": 0.9},
     "packing 2": {"packing": 2},
     "packing 4": {"packing": 4},
     "minibatch features": {"minibatch_features": 16},
@@ -58,6 +59,10 @@ DIGITS: dict[str, dict[str, Any]] = {
     "historical averaging": {"historical_averaging": 1e-3},
     "history pool": {"history_pool": 2048},
     "spectral norm": {"spectral_norm": True},
+    "label smoothing": {"real_label": 0.9},
+    "batch norm": {"norm": "batch"},
+    "reference norm": {"norm": "reference"},
+    "virtual norm": {"norm": "virtual"},
     "augmentation": {"augment": "shift,cutout"},
     "two rates": {"lr_discriminator": 4e-3},
 }

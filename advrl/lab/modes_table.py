@@ -1,4 +1,8 @@
-"""The table and figures of ``advrl bench modes``: means with standard errors, published rows beside them."""
+"""The table and figures of ``advrl bench modes``: means with standard errors, published rows beside them.
+
+With several objectives and several networks there is a second question, which of the two matters more: the table then
+says what each objective follows, and a figure shows the spread between costs beside that between networks.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advrl.lab.published import PACGAN, PUBLISHED, SETTING, Published
+from advrl.objectives import FACTS
 
 METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category", "data")
 MODES = {"ring": 8, "grid": 25, "stacked": 1000}
@@ -58,10 +63,12 @@ def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 def report(table: Sequence[dict[str, Any]]) -> str:
     """The table as people read it, in Markdown: ours, then the published rows of the same tasks; then the spreads."""
+    follows = len({row["objective"] for row in table}) > 1
     lines = ["| task | objective | stabiliser | network | seeds | modes | high quality | reverse KL | KL | s a run |",
              "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for row in sorted(table, key=lambda row: list(MODES).index(row["task"])):  # stable: in the order of playing within
-        cells = [row["task"], row["objective"], row["stabiliser"], row["network"], str(row["seeds"])]
+        named = _following(row["objective"]) if follows else row["objective"]
+        cells = [row["task"], named, row["stabiliser"], row["network"], str(row["seeds"])]
         cells += [_cell(row, "modes", 1), _cell(row, "high_quality", 1, 100.0, " %"), _cell(row, "reverse_kl", 3)]
         cells += [_cell(row, "kl", 3), f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -105,13 +112,22 @@ def _spread(rows: Sequence[dict[str, Any]], what: str) -> tuple[float, float]:
     return modes, kl
 
 
+def _following(name: str) -> str:
+    """An objective with the divergence that its generator follows, if it is known: ``reverse-kl: KL(q‖p)``."""
+    facts = FACTS.get(name)
+    return f"{name}: {facts.follows}" if facts is not None and facts.follows else name
+
+
 def _deviation(values: Sequence[float]) -> float:
     """Standard deviation; infinite if a value is, as a reverse KL without a single good sample."""
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.inf
 
 
 def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
-    """A figure for each task: modes and reverse KL of every method, published rows as hollow marks."""
+    """A figure for each task: modes and reverse KL of every method, published rows as hollow marks.
+
+    Of a task with several objectives and several networks there is another one, of their spreads.
+    """
     from advrl.plots import save_figure
     from advrl.plots.modes import modes_plot
 
@@ -126,7 +142,21 @@ def draw(table: Sequence[dict[str, Any]], out: Path) -> list[Path]:
         theirs = [p for p in PUBLISHED if p.task == task]
         known = {_short(p): [(p.modes, p.modes_error), (p.reverse_kl, math.nan)] for p in theirs}
         paths.append(save_figure(modes_plot(ours, known, task, MODES[task]), out / f"{task}.png"))
+        if {"objective", "network"} <= set(varied):
+            paths.append(save_figure(_spread_figure(rows, task), out / f"{task}-spread.png"))
     return paths
+
+
+def _spread_figure(rows: Sequence[dict[str, Any]], task: str) -> Any:
+    """Of the first stabiliser among the rows."""
+    from advrl.plots.spread import spread_plot
+
+    rows = [row for row in rows if row["stabiliser"] == rows[0]["stabiliser"]]
+    found = {(row["objective"], row["network"]): [(row[f], row[f"{f}_se"]) for f in ("modes", "reverse_kl")]
+             for row in rows}  # fmt: skip
+    both = {f"{what}s": _spread(rows, what) for what in ("objective", "network")}
+    figures = [f"modes of {MODES[task]:,}", "reverse KL, nats"]
+    return spread_plot(found, both, figures, f"{task}, {rows[0]['stabiliser']}")
 
 
 def _short(row: Published) -> str:

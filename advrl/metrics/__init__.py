@@ -7,7 +7,7 @@ from advrl.metrics.correlation import intra_batch_correlation
 from advrl.metrics.distances import energy_distance, median_bandwidth, mmd, sliced_wasserstein
 from advrl.metrics.diversity import duplicates, ngram_diversity, novelty
 from advrl.metrics.frechet import frechet_distance
-from advrl.metrics.health import collapse_alarm, curve_alarms, recall_alarm
+from advrl.metrics.health import collapse_alarm, curve_alarms, quick_alarm, recall_alarm
 from advrl.metrics.likelihood import Estimate, kl, mean_estimate, nll, oracle_scores, step_nll
 from advrl.metrics.modes import ModeCoverage, mode_coverage
 from advrl.metrics.neighbours import memorisation_ratio, precision_recall
@@ -56,6 +56,7 @@ __all__ = [
     "paired_summary",
     "parzen_log_likelihood",
     "precision_recall",
+    "quick_alarm",
     "recall_alarm",
     "rotation_index",
     "seed_summary",

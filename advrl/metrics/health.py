@@ -23,6 +23,7 @@ GAP = 10.0  # nats between logits of real samples and of fakes
 CALIBRATION = 3.0
 MISSED = 0.2  # of its real share, below which a class is all but missed
 RECALL = 0.25  # of that between two halves of the real data
+AGAINST_COLLAPSE = "Show the discriminator several samples at once (--packing 2), add --r1, or raise --batch-size."
 
 
 def curve_alarms(metrics: Mapping[str, Sequence[float]]) -> list[Alarm]:
@@ -41,7 +42,7 @@ def curve_alarms(metrics: Mapping[str, Sequence[float]]) -> list[Alarm]:
                 "discriminator wins",
                 f"The discriminator wins: logits of real samples and of fakes are {gap:.1f} apart, when above {GAP:g} "
                 "hardly a sample is in doubt.",
-                "Add --r1 or raise it, blur both with --instance-noise (points), or lower --lr-discriminator.",
+                "Add --r1 or raise it, blur both with --instance-noise, or lower --lr-discriminator.",
             )
         )
     if max(fake, real, 0.0) > CALIBRATION:  # NaN, of other objectives, is never larger
@@ -76,8 +77,26 @@ def collapse_alarm(generated: Sequence[float], real: Sequence[float], kind: str 
     return Alarm(
         "collapse",
         f"Collapse: {len(missed)} of {len(real)} {kind}s ({named}) have less than a fifth of their share.",
-        "Show the discriminator several samples at once (--packing 2), add --r1, or raise --batch-size.",
+        AGAINST_COLLAPSE,
     )
+
+
+def quick_alarm(figures: Mapping[str, float], modes: int | None = None, share: float | None = None) -> Alarm | None:
+    """Collapse, by the figures of a quick evaluation in mid-run: ``modes`` found, or ``share_min`` of the classes.
+
+    Args:
+        figures: what the evaluation told; others than these two are passed over.
+        modes: how many there are.
+        share: of the rarest class among real samples.
+    """
+    found, least = figures.get("modes", math.nan), figures.get("share_min", math.nan)
+    if modes is not None and found < modes:  # NaN is never less
+        told = f"{found:.0f} of {modes} modes are found"
+    elif share is not None and least < MISSED * share:
+        told = f"a class has {least:.1%} of the samples, less than a fifth of the {share:.1%} of the rarest real one"
+    else:
+        return None
+    return Alarm("collapse", f"Collapse: {told}.", AGAINST_COLLAPSE)
 
 
 def recall_alarm(recall: float, real: float) -> Alarm | None:
@@ -92,7 +111,7 @@ def recall_alarm(recall: float, real: float) -> Alarm | None:
     return Alarm(
         "collapse",
         f"Collapse: recall is {recall:.3f}, against {real:.3f} between two halves of the real data.",
-        "Show the discriminator several samples at once (--packing 2), add --r1, or raise --batch-size.",
+        AGAINST_COLLAPSE,
     )
 
 

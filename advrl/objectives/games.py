@@ -20,7 +20,7 @@ from advrl.objectives.penalties import Penalty, gradient_penalty, r1, r2
 
 @dataclass(frozen=True)
 class Game:
-    """An objective and what the trainer adds to it.
+    """An objective and what the trainer adds to it; the vector field of two players is :class:`advrl.games.Game`.
 
     Args:
         objective: both players' losses.

@@ -34,7 +34,7 @@ def modes_plot(ours: Figures, published: Figures, task: str, modes: int) -> Figu
                 mean, error = figures[panel]
                 axes.errorbar(
                     mean, at, xerr=None if math.isnan(error) else error, fmt="o", markersize=4.5, capsize=2,
-                    color=BLUE if mine else MUTED, markerfacecolor=BLUE if mine else "white",
+                    clip_on=False, color=BLUE if mine else MUTED, markerfacecolor=BLUE if mine else "white",
                 )  # fmt: skip
         left.axvline(modes, color=MUTED, linewidth=0.8, linestyle=":")
         left.set_yticks(range(len(rows)), [name for name, *_ in rows])

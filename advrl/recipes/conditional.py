@@ -56,9 +56,11 @@ class PairConfig(Digits):
         super().validate()
         integer("--classes", self.classes, 2)
         plain = AdversarialConfig()
-        for field in (*STABILISERS, "dynamics", "compile", "precision"):
+        for field in (*STABILISERS, "instance_noise", "dynamics", "compile", "precision"):
             if field not in ALLOWED and getattr(self, field) != getattr(plain, field):
                 raise ValueError(f"{flag(field)} does not go with {self.name}, whose discriminator judges pairs")
+        if self.norm != "layer":
+            raise ValueError(f"--norm {self.norm} does not go with {self.name}, whose generator draws a class")
         if self.objective in ("ebgan", "began", "relativistic-average"):
             raise ValueError(f"--objective {self.objective} does not go with {self.name}: its discriminator has logits")
 

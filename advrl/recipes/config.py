@@ -42,6 +42,10 @@ class AdversarialConfig:
     relativistic, r3gan, boundary-seeking, gail, gail-log-d, airl, fairl, f-gan-kl, f-gan-reverse-kl, f-gan-jeffreys,
     f-gan-pearson, f-gan-neyman, f-gan-hellinger, f-gan-total-variation, f-gan-jensen-shannon, ebgan, began, bs-gan,
     relativistic-average, or FILE.py:NAME (a function: logits to costs, or an Objective)."""
+    real_label: float = 1.0
+    """The discriminator's target for real samples; .9 is one-sided label smoothing."""
+    fake_label: float = 0.0
+    """Its target for fakes. Above 0 it no longer rejects what only the generator draws, and warns."""
     samples: int | None = None
     """Samples per z. Default: 8 with loo, grpo and es (pairs), 4 with unordered-set, else 1 (a pair with arm and
     disarm)."""
@@ -76,6 +80,10 @@ class AdversarialConfig:
     """The same for the discriminator."""
     r1: float = 4.0
     """Weight of the R1 penalty (gamma); 0 turns it off."""
+    instance_noise: float = 0.0
+    """Noise on what the discriminator sees at first; it falls to 0 by --noise-until."""
+    noise_until: float = 0.4
+    """Share of the steps after which there is no instance noise any more."""
     packing: int = 1
     """Samples that the discriminator judges together, side by side (PacGAN); score functions are paid per pack."""
     minibatch_features: int = 0
@@ -96,7 +104,7 @@ class AdversarialConfig:
     """Differentiable augmentation of all images that the discriminator sees: colour, shift, cutout, with commas
     between."""
     joint_batches: bool = False
-    """Show the discriminator real samples and fakes in one batch, which matters to batch norm alone."""
+    """Show the discriminator real samples and fakes in one batch, which matters to batch norm in it alone."""
     ema: float = 0.9995
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
     seed: int = 0
@@ -162,6 +170,10 @@ class AdversarialConfig:
         for name in ("lr_generator", "lr_discriminator", "temperature"):
             number(flag(name), getattr(self, name), 0.0, exclusive=True)
         number("--r1", self.r1, 0.0)
+        number("--instance-noise", self.instance_noise, 0.0)
+        number("--noise-until", self.noise_until, 0.0, 1.0, exclusive=True)
+        if number("--real-label", self.real_label, 0.0, 1.0) <= number("--fake-label", self.fake_label, 0.0, 1.0):
+            raise ValueError(f"--real-label must be above --fake-label, got {self.real_label} and {self.fake_label}")
         number("--adjustment", self.adjustment, 0.0)
         if number("--ema", self.ema, 0.0) >= 1.0:
             raise ValueError(f"--ema must be below 1, got {self.ema}")

@@ -13,7 +13,7 @@ from advrl.nn import MLP, Policy
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import ImageParts, image_parts
 from advrl.recipes.parts import make_policy
-from advrl.recipes.stabilising import packed
+from advrl.recipes.stabilising import NORMS, check_norm, normalised, packed
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Digits(AdversarialConfig):
 
     name: ClassVar[str] = "digits"
 
+    norm: str = "layer"
+    """Normalisation in the generator: layer, batch (couples the samples of a batch), or by a reference batch:
+    reference, virtual (Salimans et al., 2016)."""
+
+    def validate(self) -> None:
+        """Raise a ``ValueError`` or ``TypeError`` for the first option that cannot be."""
+        super().validate()
+        check_norm(self, "--norm", self.norm, NORMS)
+
     def load_data(self) -> ImageData:
         """The digits, or the images of ``--data``."""
         return digits() if self.data is None else load_images(self.data)
@@ -34,7 +43,9 @@ class Digits(AdversarialConfig):
     def generator(self, shape: tuple[int, int, int], numbers: int) -> nn.Module:
         """z (B, latent) to (B, numbers * C, H, W)."""
         channels, height, width = shape
-        return MLP(self.latent, (numbers * channels, height, width), (self.width, self.width), "silu", layer_norm=True)
+        hidden = (self.width, self.width)
+        net = MLP(self.latent, (numbers * channels, height, width), hidden, "silu", layer_norm=True)
+        return normalised(net, self.norm, lambda n: torch.randn(n, self.latent, device="cpu"))
 
     def policy_for(self, shape: tuple[int, int, int]) -> Policy:
         """The untrained policy for images of ``shape`` (C, H, W): what :func:`advrl.load` fills with weights."""

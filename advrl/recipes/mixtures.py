@@ -13,30 +13,19 @@ from torch import Tensor, nn
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.agents.fit import Every
 from advrl.agents.modes import ModeEvaluator
-from advrl.checks import integer, number
+from advrl.checks import integer
 from advrl.data import Draws, Mixture, grid, ring
 from advrl.nn import MLP, POINT_FAMILIES, FourierFeatures, Policy, point_family
 from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_frames, save_figure, save_frame
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import evaluating
-from advrl.recipes.parts import make_trainer
+from advrl.recipes.parts import NoiseDecay, make_trainer
 from advrl.recipes.stabilising import augmentations, packed
 from advrl.seeding import isolated
 
 PICTURED = 2_000  # samples in a picture
 RESOLUTION = 96  # points per side at which the discriminator is looked at
 EARLY = 10  # frames kept before the first picture: what matters happens then
-
-
-@dataclass(frozen=True)
-class NoiseDecay:
-    """Standard deviation of the instance noise: ``start``, falling linearly to 0 over the first ``steps`` steps."""
-
-    start: float
-    steps: float
-
-    def __call__(self, step: int) -> float:
-        return self.start * max(0.0, 1.0 - step / self.steps)
 
 
 @dataclass(frozen=True)
@@ -63,8 +52,6 @@ class MixtureConfig(AdversarialConfig):
     """Octaves of Fourier features that the discriminator sees beside a point; 0 turns them off."""
     instance_noise: float = 0.3
     """Noise on what the discriminator sees at first, in units of the data's scale; it falls to 0 by --noise-until."""
-    noise_until: float = 0.4
-    """Share of the steps after which there is no instance noise any more."""
     data: Path | None = None
     """Not here: points are drawn afresh, from no file."""
 
@@ -85,8 +72,6 @@ class MixtureConfig(AdversarialConfig):
         if self.data is not None:
             raise ValueError(f"{self.name} draws its own points and takes no --data, got {self.data}")
         integer("--octaves", self.octaves, 0)
-        number("--instance-noise", self.instance_noise, 0.0)
-        number("--noise-until", self.noise_until, 0.0, 1.0, exclusive=True)
         if augmentations(self):
             raise ValueError(f"--augment {self.augment} moves and recolours images, and {self.name} draws points")
         self.mixture()

@@ -20,7 +20,7 @@ from advrl.agents.stabiliser import Stabiliser
 from advrl.estimators import Estimator, Score, fitting, make_estimator
 from advrl.lab import GradientProbe, SpectrumProbe
 from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
-from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1
+from advrl.objectives import CoupledGame, Game, Objective, from_cost, r1, smooth_labels
 from advrl.objectives import make_game as named_game
 from advrl.recipes.config import AdversarialConfig, flag, probed
 from advrl.recipes.stabilising import STABILISERS, stabilised, stabilisers
@@ -39,6 +39,17 @@ class LinearDecay:
 
     def __call__(self, step: int) -> float:
         return max(self.floor, min(1.0, 2.0 * (1.0 - step / self.steps)))
+
+
+@dataclass(frozen=True)
+class NoiseDecay:
+    """Standard deviation of the instance noise: ``start``, falling linearly to 0 over the first ``steps`` steps."""
+
+    start: float
+    steps: float
+
+    def __call__(self, step: int) -> float:
+        return self.start * max(0.0, 1.0 - step / self.steps)
 
 
 def make_policy(config: AdversarialConfig, net: Callable[[int], nn.Module]) -> Policy:
@@ -71,6 +82,22 @@ def make_game(config: AdversarialConfig) -> Game | CoupledGame:
         got = tuple(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
         raise ValueError(f"{config.objective} must map logits (batch,) to costs (batch,), but (3,) gave {got}")
     return Game(objective)
+
+
+def smoothed(config: AdversarialConfig, game: Game | CoupledGame) -> Game | CoupledGame:
+    """The game with the configured labels.
+
+    Raises:
+        ValueError: if a single sample has no label in it.
+    """
+    if config.real_label == 1 and config.fake_label == 0:
+        return game
+    if isinstance(game, CoupledGame) or game.controller is not None or not game.objective.high_is_real:
+        raise ValueError(
+            f"--real-label and --fake-label do not go with --objective {config.objective}: "
+            "it asks for no probability that a single sample is real"
+        )
+    return replace(game, objective=smooth_labels(game.objective, config.real_label, config.fake_label))
 
 
 def estimator_name(config: AdversarialConfig, policy: Policy) -> str:
@@ -129,8 +156,11 @@ def make_trainer(
 ) -> AdversarialTrainer:
     """The configured trainer; every mismatch between the options is found here, before the first step.
 
-    ``hooks`` are a recipe's own, before the configured stabilisers.
+    ``instance_noise`` takes the place of the configured one, where that is in units of the data; ``hooks`` are a
+    recipe's own, before the configured stabilisers.
     """
+    if instance_noise is None and config.instance_noise:
+        instance_noise = NoiseDecay(config.instance_noise, config.noise_until * config.steps)
     game = make_game(config)
     estimator = make_configured_estimator(config, policy, game)
     if game is named_game("total-variation") and estimator.needs_gradient:
@@ -138,6 +168,7 @@ def make_trainer(
             "--objective total-variation pays by steps, whose gradient through a sample is 0: "
             "use a discrete policy with --estimator loo"
         )
+    game = smoothed(config, game)
     slopes, every = [(config.r1 / 2, r1)] if config.r1 else [], R1_EVERY
     make: Callable[..., AdversarialTrainer] = AdversarialTrainer
     if isinstance(game, CoupledGame):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advrl.checks import integer
 from advrl.data import ImageData, PictureBatches, open_images
@@ -16,6 +16,7 @@ from advrl.nn import FAMILIES, DCGANDiscriminator, DCGANGenerator, Policy
 from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.images import ImageParts, image_parts
 from advrl.recipes.parts import make_policy
+from advrl.recipes.stabilising import NORMS, check_norm, normalised, packed
 
 DATA = "a .npz or .npy array, an IDX file, or a folder of pictures"
 
@@ -53,6 +54,10 @@ class Images(AdversarialConfig):
     """Weight of the R1 penalty (gamma); 0 turns it off."""
     ema: float = 0.999
     """Decay of the generator's moving average, which is what is sampled and judged; 0 turns it off."""
+    norm: str = "batch"
+    """Normalisation in the generator: batch, or by a reference batch: reference, virtual (Salimans et al., 2016)."""
+    discriminator_norm: str = "none"
+    """The same in the discriminator, or none. Batch norm couples its samples, and needs --r1 0."""
 
     def validate(self) -> None:
         """Raise a ``ValueError`` or ``TypeError`` for the first option that cannot be."""
@@ -63,14 +68,37 @@ class Images(AdversarialConfig):
             check_size(self.size)
         if self.workers is not None:
             integer("--workers", self.workers, minimum=0)
+        check_norm(self, "--norm", self.norm, NORMS[1:])
+        check_norm(self, "--discriminator-norm", self.discriminator_norm, ("none", *NORMS[1:]))
+        if self.discriminator_norm == "batch" and self.r1:
+            raise ValueError(
+                "--discriminator-norm batch couples the samples that the R1 penalty takes one by one: "
+                "give --r1 0, or --discriminator-norm virtual"
+            )
 
     def generator(self, shape: tuple[int, int, int], numbers: int) -> nn.Module:
         """z (B, latent) to (B, numbers * C, S, S)."""
-        return DCGANGenerator(self.latent, numbers * shape[0], shape[1], self.width)
+        net = DCGANGenerator(self.latent, numbers * shape[0], shape[1], self.width)
+        return normalised(net, self.norm, lambda n: torch.randn(n, self.latent, device="cpu"))
 
     def policy_for(self, shape: tuple[int, int, int]) -> Policy:
         """The untrained policy for images of ``shape`` (C, S, S): what :func:`advrl.load` fills with weights."""
         return make_policy(self, lambda numbers: self.generator(shape, numbers))
+
+    def discriminator(self, data: ImageData) -> nn.Module:
+        """Images (B, C, S, S) to logits (B,); of packs of m, (B / m, m C, S, S) to (B / m,)."""
+        shape, norm = packed(self, data.shape), self.discriminator_norm
+        net = DCGANDiscriminator(shape[0], shape[1], self.width, batch_norm=norm != "none")
+        if norm in ("none", "batch"):
+            return net
+        prepare = FAMILIES[self.policy].prepare
+
+        def reference(n: int) -> Tensor:
+            """The first training images, as often as it takes."""
+            rows = torch.arange(n * self.packing, device="cpu") % len(data.train)
+            return prepare(data.train.cpu()[rows]).reshape(n, *shape)
+
+        return normalised(net, norm, reference)
 
     def build(self, device: torch.device) -> ImageParts:
         """All parts of the run.
@@ -87,8 +115,7 @@ class Images(AdversarialConfig):
                 f"--batch-size {self.batch_size} is more than the {number} images of the training half of {self.data}; "
                 f"give --batch-size {number} or less"
             )
-        # No batch norm, whose statistics would couple the samples that the R1 penalty takes one by one.
-        discriminator = DCGANDiscriminator(self.packing * data.shape[0], data.shape[1], self.width, batch_norm=False)
+        discriminator = self.discriminator(data)
         parts = image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)
         if isinstance(source, ImageData):
             return parts

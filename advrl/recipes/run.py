@@ -7,7 +7,6 @@ import json
 import platform
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,18 +25,19 @@ from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
-from advrl.agents.report import WIDTH, Report
+from advrl.agents.report import Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
 from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
-from advrl.metrics import Alarm, collapse_alarm, curve_alarms, recall_alarm
+from advrl.metrics import Alarm, collapse_alarm, curve_alarms, quick_alarm, recall_alarm
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
 from advrl.recipes.config import differences, from_dict, probed, to_dict
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
+from advrl.recipes.watch import told, watch
 from advrl.seeding import isolated, seed_everything
 
 Probes = list[GradientProbe | SpectrumProbe]
@@ -146,7 +146,7 @@ def _train(config: Any, device: torch.device, command: Sequence[str], say: Calla
     first(partial(_begin, folder, config, device, parts.data.shape, command))
     say(_announcement(config, parts, device, folder))
     try:
-        say(_run(folder, config, parts, probes))
+        say(_run(folder, config, parts, probes, say))
     except (CheckpointError, PictureError):  # a picture is decoded in mid-run, and may be damaged
         raise
     except (ValueError, TypeError) as error:  # options were checked above: this is a bug, here or in a user's file
@@ -171,10 +171,12 @@ def _build(config: Any, device: torch.device, folder: Path) -> tuple[Any, Probes
     return parts, probes
 
 
-def _run(folder: Path, config: Any, parts: Any, probes: Probes) -> str:
+def _run(folder: Path, config: Any, parts: Any, probes: Probes, say: Callable[[str], None]) -> str:
     """Train on all ranks; judge and draw on one; returns the report."""
     started, cpu = time.perf_counter(), time.process_time()
-    callbacks = parts.callbacks(folder, config.picture_every)
+    watching = watch(folder, config, parts, say)
+    callbacks = [watching.beside(callback) for callback in parts.callbacks(folder, config.picture_every)]
+    callbacks.append(Every(config.picture_every, watching))
     wanted = bool(probed(config)) + config.probe_spectrum  # on all ranks, which have to agree on what is due
     calls: list[Any] = [*probes] if rank() == 0 else [_nothing] * wanted  # rank 0 alone calls it
     callbacks = [*callbacks, *(Every(config.probe_every, call) for call in calls)]
@@ -210,11 +212,11 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         probe.close()
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
-    told = "".join(textwrap.fill(f"ALARM  {alarm}", WIDTH, subsequent_indent=" " * 7) + "\n\n" for alarm in alarms)
+    rung = "".join(f"{told('ALARM', alarm)}\n\n" for alarm in alarms)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
         f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
-        f"{report}\n\n{told}{_written(folder, parts.pictured)}"
+        f"{report}\n\n{rung}{_written(folder, parts.pictured)}"
     )
 
 
@@ -234,6 +236,9 @@ def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
     if report.class_shares:
         generated, real = report.class_shares.values()
         collapsed = collapse_alarm(generated, real, report.kind)
+    elif "perfect sampler" in rows:  # not one good sample, and so no shares
+        reached, all_modes = (rows[name]["modes"].mean for name in ("generated", "perfect sampler"))
+        collapsed = quick_alarm({"modes": reached}, round(all_modes))
     elif "real halves" in rows:
         collapsed = recall_alarm(rows["generated"]["recall"].mean, rows["real halves"]["recall"].mean)
     return found if collapsed is None else [*found, collapsed]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advrl.agents import AUGMENTATIONS, Augmentation, FeatureMatching, HistoricalAveraging, HistoryPool, Stabiliser
 from advrl.checks import choice, integer, number
-from advrl.nn import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, spectrally_normalised
+from advrl.nn import (
+    MinibatchDiscrimination,
+    MinibatchStdDev,
+    Packing,
+    before_output,
+    spectrally_normalised,
+    with_reference,
+)
 
 if TYPE_CHECKING:
     from advrl.recipes.config import AdversarialConfig
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
 STABILISERS = ("packing", "minibatch_features", "minibatch_stddev", "spectral_norm", "feature_matching",
                "historical_averaging", "history_pool", "augment", "joint_batches")  # fmt: skip
 """The options of this module."""
+NORMS = ("layer", "batch", "reference", "virtual")
+REFERENCE = 64  # samples of a reference batch
 
 
 def augmentations(config: AdversarialConfig) -> list[str]:
@@ -59,6 +69,33 @@ def stabilised(config: AdversarialConfig, discriminator: nn.Module) -> nn.Module
     if config.packing > 1:
         discriminator = Packing(discriminator, config.packing)
     return discriminator.to(like.device, like.dtype)
+
+
+def normalised(net: nn.Module, norm: str, reference: Callable[[int], Tensor]) -> nn.Module:
+    """The network with another normalisation in the place of its own.
+
+    Args:
+        net: with layer norm or batch norm in it; changed in place.
+        norm: one of :data:`NORMS`; ``layer`` leaves the network as it is.
+        reference: gives so many of its inputs, for ``reference`` and ``virtual``.
+    """
+    if norm == "layer":
+        return net
+    for parent in list(net.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.LayerNorm):
+                setattr(parent, name, nn.BatchNorm1d(child.normalized_shape[0], device=child.weight.device))
+    return net if norm == "batch" else with_reference(net, reference(REFERENCE), virtual=norm == "virtual")
+
+
+def check_norm(config: AdversarialConfig, option: str, norm: str, known: Sequence[str]) -> None:
+    """Raise a ``ValueError`` if there is no such normalisation, or it does not go with the other options."""
+    choice(option, norm, known)
+    if norm in ("reference", "virtual") and (config.compile or config.dynamics != "alternating"):
+        raise ValueError(
+            f"{option} {norm} sends a reference batch through the network first, which --compile and --dynamics other "
+            "than alternating cannot follow"
+        )
 
 
 def stabilisers(config: AdversarialConfig) -> list[Stabiliser]:
