@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from advrl.agents import rollout_values, sequence_rollouts
+from advrl.agents import rollout_values
+from advrl.distributions import sequence
 from advrl.estimators import Score
 from advrl.nn import GRUPolicy, LSTMPolicy, TransformerPolicy, beam_search
 from tests.statistics import assert_unbiased
@@ -82,7 +83,7 @@ def test_rollouts_equal_a_plain_double_loop(cls, eos, device, monkeypatch):
 
     policy = policy_of(cls, eos, device)
     x = policy.distribution().sample((9,))
-    monkeypatch.setattr(sequence_rollouts, "sample_categorical", choose)
+    monkeypatch.setattr(sequence, "sample_categorical", choose)
     plain = torch.zeros(9, 4, dtype=torch.float64, device=device)
     for i in range(9):
         for t in range(4):
