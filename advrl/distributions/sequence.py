@@ -173,7 +173,7 @@ class Sequence(Distribution):
         flat = x.reshape(-1, x.shape[-1])
         logits = self._adjust(self.policy.logits(flat, self._context(shape)))
         index = flat.clamp(max=self.outcomes - 1).unsqueeze(-1)
-        chosen = logits.gather(-1, index).squeeze(-1) - logits.logsumexp(-1)
+        chosen = logits.log_softmax(-1).gather(-1, index).squeeze(-1)
         return torch.where(mask, chosen.reshape(x.shape), torch.zeros_like(chosen.reshape(x.shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
