@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from advrl.checks import integer, number
 
@@ -79,9 +80,8 @@ class CNNDiscriminator(EmbeddedDiscriminator):
         if x.dim() < 2 or x.shape[1] != self.length:
             raise ValueError(f"sequences must have length {self.length}, got shape {tuple(x.shape)}")
         vectors = self.embed(x).transpose(1, 2)
-        found = torch.cat([self._most(convolution(vectors), x).relu() for convolution in self.convolutions], -1)
-        gate = self.gate(found).sigmoid()
-        features = gate * self.carry(found).relu() + (1 - gate) * found
+        found = torch.cat([self._find(each, vectors, x).relu() for each in self.convolutions], -1)
+        features = torch.lerp(found, self.carry(found).relu(), self.gate(found).sigmoid())
         logits: Tensor = self.out(self.dropout(features)).squeeze(-1)
         return logits
 
@@ -90,6 +90,26 @@ class CNNDiscriminator(EmbeddedDiscriminator):
         if self.eos:
             windows = windows.masked_fill(~self.mask(x)[:, None, : windows.shape[-1]], -torch.inf)
         return windows.amax(-1)
+
+    def _find(self, convolution: nn.Module, vectors: Tensor, x: Tensor) -> Tensor:
+        """The maximum (n, C) of a convolution over the windows of vectors (n, E, T), the embeddings of x.
+
+        Where gradients are not wanted and the same ids stand in many windows, what each adds at each place of a window
+        is computed once and looked up; on a CPU, that takes a quarter of the time for a few thousand sequences.
+        """
+        assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
+        width = convolution.kernel_size[0]
+        windows = len(x) * (x.shape[1] - width + 1)
+        few = windows < 4 * (self.outcomes + 1)  # the table costs more than it spares
+        if few or torch.is_grad_enabled() or x.is_floating_point() or x.device.type != "cpu":
+            return self._most(convolution(vectors), x)
+        parts = self.embedding.weight @ convolution.weight.permute(1, 2, 0).flatten(1)  # (K + 1, width * C)
+        table, most = parts.reshape(-1, convolution.out_channels), []
+        for piece in x.split(512):  # whose windows stay in the caches
+            rows = piece.unfold(1, width, 1) * width + torch.arange(width, device=x.device)
+            sums = embedding_bag(rows.flatten(0, 1), table, mode="sum").unflatten(0, rows.shape[:2])
+            most.append(self._most(sums.transpose(1, 2), piece))
+        return torch.cat(most) + convolution.bias
 
 
 class RecurrentDiscriminator(EmbeddedDiscriminator):
