@@ -109,7 +109,7 @@ def test_the_mean_gradient_of_a_sentence_s_reward_is_the_exact_one(name, eos):
     ids=["scratchgan, discount 1", "scratchgan", "actor-critic, lam 1"],
 )
 def test_the_mean_gradient_of_rewards_at_every_step(make, discount, eos):
-    """At discount 1 that of E sum_t r_t; below, the sum that the estimate is meant to be, which is no gradient of it."""
+    """At discount 1 that of E sum_t r_t; below, the sum that the estimate is meant to be, which is another."""
     policy, discriminator = players(eos, prefix=True)
     judge = judge_of(policy, discriminator, "2d-1")
     x, log_probs, p = support(policy)
@@ -177,7 +177,7 @@ def test_a_copy_that_lags_is_a_bias():
 
 @pytest.mark.parametrize("algorithm", [ImportanceWeighted(), ImportanceWeighted(2)], ids=["maligan", "bsgan"])
 def test_importance_weights_are_biased_by_their_normaliser(algorithm):
-    """With M = 2, the mean is that over all pairs; with larger M it goes to that of likelihood, grad E_p[e^a] / E[e^a]."""
+    """At M = 2 the mean is that over all pairs; at larger M it nears that of likelihood, grad E_p[e^a] / E_p[e^a]."""
     policy, discriminator = players(True, vocab=2, length=3)
     judge = judge_of(policy, discriminator)
     x, log_probs, p = support(policy)
@@ -246,7 +246,7 @@ def test_the_critic_goes_to_the_value():
         algorithm.lesson(policy, judge, 128, 0).fit.backward()
         optimiser.step()
     x, _, p = support(policy)
-    mean = (p * judge.sentence(x)).sum()
+    mean = (p * judge.sentence(x)).sum().detach()
     assert abs(float(algorithm.critic(x[:1])[0, 0].detach() - mean)) < 0.02
 
 
