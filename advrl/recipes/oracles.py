@@ -174,7 +174,7 @@ class OracleSequences(SequenceConfig):
             integer(flag(name), getattr(self, name))
         integer("--oracle-seed", self.oracle_seed, 0)
         super().validate()
-        if integer("--sequences", self.sequences) < self.batch_size:
+        if integer("--sequences", self.sequences) < (self.batch_size or 1):
             raise ValueError(f"--sequences must be at least a batch of {self.batch_size}, got {self.sequences}")
 
     def must_match(self) -> list[str]:
