@@ -30,7 +30,7 @@ V, T, B = 5, 4, 8
 GAME = GAMES["non-saturating"].objective
 
 
-def loud(net: nn.Module) -> nn.Module:
+def loud(net: nn.Module) -> Any:
     """The net with weights three times as large, in double precision: tokens matter to it."""
     with torch.no_grad():
         for weight in net.double().parameters():
