@@ -17,7 +17,8 @@ from advrl.data.oracles import Oracle
 from advrl.metrics import duplicates, ngram_diversity, nll
 from advrl.recipes.config import flag
 from advrl.recipes.images import evaluating
-from advrl.recipes.sequences import SequenceConfig, SequenceParts
+from advrl.recipes.sequence_parts import SequenceParts
+from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated
 
 SAMPLES, QUICK = 2_000, 1_000
