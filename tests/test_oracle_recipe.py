@@ -163,6 +163,7 @@ def test_defaults_are_those_of_the_algorithm():
     [
         (["--algorithm", "seqgan", "--pretrain", "30"], "leave none of --steps 8"),
         (["--algorithm", "embedding", "--kl", "1"], "--algorithm embedding has no likelihood"),
+        (["--algorithm", "embedding", "--discriminator", "recurrent"], "needs --discriminator cnn or cnn-small"),
         (["--entropy", "1"], "--algorithm mle has no game"),
         (["--algorithm", "scratchgan", "--discriminator", "cnn"], "needs --discriminator recurrent"),
         (["--algorithm", "bsgan", "--group", "5"], "a multiple of --group 5"),
