@@ -4,6 +4,7 @@ Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. Both p
 one rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
 """
 
+import copy
 import faulthandler
 import os
 import signal
@@ -19,6 +20,7 @@ from torch.distributions import Bernoulli, Independent
 
 from advrl.agents import (
     DYNAMICS,
+    ActorCritic,
     ActorCriticTrainer,
     AdamRule,
     AdversarialTrainer,
@@ -32,7 +34,11 @@ from advrl.agents import (
     Interrupted,
     PolicyGradientTrainer,
     PPOTrainer,
+    PrefixCritic,
     ReinforceTrainer,
+    ScratchGAN,
+    SeqGAN,
+    SequenceGANTrainer,
     SGDRule,
     fit,
     make_dynamics,
@@ -47,10 +53,12 @@ from advrl.lab import Bits, compare
 from advrl.nn import (
     FAMILIES,
     MLP,
+    CNNDiscriminator,
     GRUPolicy,
     MinibatchDiscrimination,
     Packing,
     Policy,
+    RecurrentDiscriminator,
     before_output,
     spectrally_normalised,
 )
@@ -192,6 +200,34 @@ def _played(trainer: PolicyGradientTrainer, n: int) -> list[Episodes]:
         return [play(trainer.actor, trainer.task, n, observe=True) for _ in range(4)]
 
 
+def sequence_gans() -> dict[str, Tensor]:
+    """Weights of sequence GANs after steps on given sequences, of many lengths, each rank with its share of them."""
+    found: dict[str, Tensor] = {}
+    makers: list[Any] = [ScratchGAN, SeqGAN, lambda: ActorCritic(PrefixCritic(3, 4, eos=True))]
+    for maker in makers:
+        seed_everything(0)
+        algorithm = maker()
+        policy = GRUPolicy(3, 4, 4, eos=True).double()
+        judge: nn.Module = RecurrentDiscriminator(3, 4, 4, eos=True, dropout=0.0)
+        if isinstance(algorithm, SeqGAN):
+            judge = CNNDiscriminator(3, 4, 4, eos=True, filters=((1, 4),), dropout=0.0)
+            rollout = {"values": lambda policy, judge, x, mask: (judge.sentence(x)[:, None] * mask, x.sum() * 0.0)}
+            vars(algorithm).update(rollout)  # without the rollouts' own random numbers
+        trainer = SequenceGANTrainer(policy, judge.double(), algorithm, entropy=0.1, pretrain=1, max_norm=0.1)
+        source = copy.deepcopy(policy)
+        for _ in range(4):
+            with torch.random.fork_rng():
+                torch.manual_seed(3)
+                real, *written = (source.sample(12) for _ in range(3))
+            shares = iter([mine(x, 1) for x in written])
+            vars(policy)["sample"] = lambda n, shares=shares: next(shares)
+            trainer.step(mine(real, 1))
+        found |= {f"{type(algorithm).__name__} {name}": p for name, p in trainer.generator.state_dict().items()}
+        found |= {f"{type(algorithm).__name__} judge {name}": p for name, p in judge.state_dict().items()}
+        found |= {f"{type(algorithm).__name__} own {name}": p for name, p in algorithm.state_dict().items()}
+    return found
+
+
 def data() -> Tensor:
     return (torch.arange(90).view(10, *SHAPE) % 17).float() / 8 - 1
 
@@ -330,6 +366,7 @@ def play_all(folder: Path) -> dict[str, Any]:
             "compared": compared(),
             "agents": agents(),
             "groups": groups_of_agents(),
+            "sequence_gans": sequence_gans(),
             "seed": rank_seed(5),
         }
 

@@ -213,9 +213,10 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
     rung = "".join(f"{told('ALARM', alarm)}\n\n" for alarm in alarms)
+    averaged = "averaged " * (getattr(parts.trainer, "average", None) is not parts.trainer.generator)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
-        f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
+        f"{averaged}weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
         f"{report}\n\n{rung}{_written(folder, parts.pictured)}"
     )
 
@@ -273,6 +274,8 @@ class Run:
     def evaluate(self, splits: int = 10) -> Report | ModeReport:
         """The policy against real data that it never saw."""
         config = replace(self.config, compile=False) if getattr(self.config, "compile", False) else self.config
+        if getattr(config, "init", None) is not None:  # where it began is of no account any more
+            config = replace(config, init=None)
         parts = config.build(self.device)
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
