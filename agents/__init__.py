@@ -27,6 +27,7 @@ else:
     from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
+    from advrl.agents.language_model import LanguageModel, train_language_model
     from advrl.agents.likelihood import LikelihoodTrainer
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
@@ -82,6 +83,7 @@ else:
         "HistoryPool",
         "Interrupted",
         "Labelled",
+        "LanguageModel",
         "Learned",
         "LearnedLinear",
         "LearnedModel",
@@ -138,6 +140,7 @@ else:
         "sarsa_lambda",
         "save_checkpoint",
         "td_prediction",
+        "train_language_model",
         "tree_backup",
         "value_gap",
     ]

@@ -7,7 +7,6 @@ import json
 import platform
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
-from advrl.agents.report import WIDTH, Report
+from advrl.agents.report import FigureReport, Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
@@ -35,7 +34,9 @@ from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
 from advrl.metrics import Alarm, collapse_alarm, curve_alarms, recall_alarm
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
+from advrl.recipes.alarms import alarm_text, sequence_alarms
 from advrl.recipes.config import differences, from_dict, probed, to_dict
+from advrl.recipes.language_judge import LanguageJudge
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
@@ -210,11 +211,10 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         probe.close()
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
-    told = "".join(textwrap.fill(f"ALARM  {alarm}", WIDTH, subsequent_indent=" " * 7) + "\n\n" for alarm in alarms)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
         f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
-        f"{report}\n\n{told}{_written(folder, parts.pictured)}"
+        f"{report}\n\n{alarm_text(alarms)}{_written(folder, parts.pictured)}"
     )
 
 
@@ -236,6 +236,7 @@ def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
         collapsed = collapse_alarm(generated, real, report.kind)
     elif "real halves" in rows:
         collapsed = recall_alarm(rows["generated"]["recall"].mean, rows["real halves"]["recall"].mean)
+    found += sequence_alarms(report.rows)
     return found if collapsed is None else [*found, collapsed]
 
 
@@ -271,7 +272,12 @@ class Run:
         parts = config.build(self.device)
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
-        return judged(parts, self.policy, splits=splits)
+        report = judged(parts, self.policy, splits=splits)
+        if hasattr(parts.evaluator, "vocab") and isinstance(
+            report, FigureReport
+        ):  # text: language models take training
+            return LanguageJudge(parts.evaluator, len(parts.evaluator.train)).extended(report, self.policy)
+        return report
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:
