@@ -521,8 +521,8 @@ The generator is a policy: noise z in, a distribution over samples out. One flag
 
 
 def _settings(config: Any) -> str:
-    if not hasattr(config, "objective"):
-        return f"policy {config.policy}, maximum likelihood, {config.steps:,} steps"
+    if hasattr(config, "settings"):
+        return str(config.settings)
     how = (
         f"agent {config.agent}" if hasattr(config, "agent") else f"policy {config.policy}, estimator {config.estimator}"
     )

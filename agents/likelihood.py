@@ -69,15 +69,18 @@ class LikelihoodTrainer(Parts):
         if self.schedule is not None:
             for group in self.g_opt.param_groups:
                 group["lr"] = self.lr * self.schedule(self.steps)
-        tokens = (batch < self.generator.outcomes).sum()
-        # over the mean number of tokens: gradients are averaged over the ranks, and each may have other lengths
-        loss = -self.generator.log_probs(batch).sum() / mean(tokens.to(torch.get_default_dtype()))
+        loss = likelihood_loss(self.generator, batch)
         backward(self.g_opt, loss)
         clip_grad_norm_(self.generator.parameters(), self.max_norm)
         self.g_opt.step()
         self.steps += 1
         self._update_average()
         return {"nll": loss.detach()}
+
+    def begin_with(self, policy: WritingPolicy) -> None:
+        """Take over the weights of a policy of the same kind, for the average too."""
+        for net in (self.generator, self.average):
+            net.load_state_dict(policy.state_dict())
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -89,3 +92,12 @@ class LikelihoodTrainer(Parts):
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}
         return parts | {"average": self.average} if self.ema else parts
+
+
+def likelihood_loss(policy: WritingPolicy, batch: Tensor) -> Tensor:
+    """Nats per token of sequences (B, T), differentiable.
+
+    Over the ranks' mean number of tokens: gradients are averaged over them, and each may have other lengths.
+    """
+    tokens = (batch < policy.outcomes).sum()
+    return -policy.log_probs(batch).sum() / mean(tokens.to(policy.out.weight.dtype))

@@ -12,6 +12,7 @@ from advrl.nn.conditional import (
     unpaired,
 )
 from advrl.nn.coupling import MinibatchDiscrimination, MinibatchStdDev, Packing, before_output, coupled_samples
+from advrl.nn.embedding_generator import EmbeddingGenerator, VectorDiscriminator
 from advrl.nn.energy import ReconstructionEnergy
 from advrl.nn.families import FAMILIES, Family
 from advrl.nn.latent import arithmetic, class_means, lerp, project, slerp, truncated_normal
@@ -35,6 +36,7 @@ __all__ = [
     "ConditionalPolicy",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "EmbeddingGenerator",
     "Family",
     "FourierFeatures",
     "GRUPolicy",
@@ -53,6 +55,7 @@ __all__ = [
     "ResidualGenerator",
     "TransformerDiscriminator",
     "TransformerPolicy",
+    "VectorDiscriminator",
     "VirtualBatchNorm",
     "arithmetic",
     "beam_search",

@@ -10,6 +10,7 @@ from advrl.recipes.config import AdversarialConfig
 from advrl.recipes.digits import Digits
 from advrl.recipes.mixtures import Grid, Ring
 from advrl.recipes.oracle import SequenceOracle
+from advrl.recipes.oracles import OracleSequences
 from advrl.recipes.pictures import Images
 from advrl.recipes.run import Run, RunError, load, train
 from advrl.recipes.semisupervised import DigitsSemiSupervised
@@ -19,7 +20,7 @@ RECIPES: dict[str, type[Any]] = {
     cls.name: cls
     for cls in (
         Digits, Images, Ring, Grid, DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised, Canvas, SequenceOracle,
-        Text,
+        Text, OracleSequences,
     )
 }  # fmt: skip
 
@@ -33,6 +34,7 @@ __all__ = [
     "DigitsSemiSupervised",
     "Grid",
     "Images",
+    "OracleSequences",
     "Ring",
     "Run",
     "RunError",
