@@ -131,7 +131,9 @@ class Sweep:
         return quality, diversity
 
 
-def sweep(run: Run, at: Sequence[float], parts: Any = None, judge: LanguageJudge | None = None) -> Sweep:
+def sweep(
+    run: Run, at: Sequence[float], parts: Any = None, judge: LanguageJudge | None = None, samples: int = 2_000
+) -> Sweep:
     """Judge a run at each temperature, by the figures of its own report, and for text by language models too.
 
     Args:
@@ -139,9 +141,10 @@ def sweep(run: Run, at: Sequence[float], parts: Any = None, judge: LanguageJudge
         at: temperatures.
         parts: of the run, if they are built already.
         judge: the language models of its corpus, if there are some already.
+        samples: behind each figure (of text: behind those of language models, as the judge says).
 
     Raises:
-        RunError: if it writes no sequences.
+        RunError: if it writes no sequences token by token.
     """
     parts = parts or run.config.build(run.device)
     text = hasattr(parts.evaluator, "vocab")
@@ -152,7 +155,7 @@ def sweep(run: Run, at: Sequence[float], parts: Any = None, judge: LanguageJudge
     rows, report = [], None
     for temperature in at:
         policy = Tempered(run.policy, temperature).eval()
-        report = _report(parts, policy, judge)
+        report = _report(parts, policy, judge, max(1, samples // 200))
         rows.append(report.rows["generated"])
     assert report is not None
     reference = next(row for name, row in report.rows.items() if name != "generated")
@@ -176,7 +179,7 @@ def sweep_against(run: Run, at: Sequence[float], other: Run | None) -> tuple[Swe
     return own, sweep(other, at, parts, judge)
 
 
-def _report(parts: Any, policy: Tempered, judge: LanguageJudge | None) -> FigureReport:
+def _report(parts: Any, policy: Tempered, judge: LanguageJudge | None, splits: int) -> FigureReport:
     if judge is not None:
         report = judged(parts, policy, splits=2)
         assert isinstance(report, FigureReport)
@@ -184,9 +187,9 @@ def _report(parts: Any, policy: Tempered, judge: LanguageJudge | None) -> Figure
     if not hasattr(parts.evaluator, "of"):  # of an agent, which is judged by samples alone
         from advrl.recipes.oracles import OracleJudge
 
-        report = OracleJudge(parts.evaluator.oracle, next(policy.parameters()).device).of(policy)
+        report = OracleJudge(parts.evaluator.oracle, next(policy.parameters()).device).of(policy, splits)
     else:
-        report = judged(parts, policy, splits=10)
+        report = judged(parts, policy, splits=splits)
     assert isinstance(report, FigureReport)
     return report
 
