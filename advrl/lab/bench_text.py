@@ -82,7 +82,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     if options.corpus is None:
         raise ValueError("--corpus is missing: give a file with a sentence a line, as in --corpus captions.txt")
     algorithms = check(options)
-    config = Text(corpus=options.corpus, width=options.width, dropout=options.dropout, lr=options.lr, steps=2)
+    config = Text(corpus=options.corpus, width=options.width, dropout=options.dropout, lr=options.lr,
+                  batch_size=options.batch_size, steps=2)  # fmt: skip
     out = options.out or folder()
     judge = Judge(options, out)
     rows = play(Bench(config, {}, {}, judge, AXES), options, out, say)
