@@ -27,6 +27,7 @@ from advrl.agents.parts import Parts
 from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, LeaveOneOut, written
 from advrl.agents.sequence_gan_scores import Lesson, SequenceAlgorithm
 from advrl.checks import choice, integer, number
+from advrl.distributed import mean
 from advrl.estimators import reward_to_go
 from advrl.objectives import Objective, Separable, non_saturating
 
@@ -182,7 +183,9 @@ class SequenceGANTrainer(Parts):
             loss: Tensor = self.objective.d_loss(real, fake).mean()
             return loss
         assert isinstance(self.objective.d_loss, Separable)
-        return _mean(self.objective.d_loss.real(real), real_mask) + _mean(self.objective.d_loss.fake(fake), fake_mask)
+        counts = mean(torch.stack([real_mask.sum(), fake_mask.sum()]).to(real.dtype))  # ranks have other lengths
+        of_real = _where(real_mask, self.objective.d_loss.real(real)).sum()
+        return of_real / counts[0] + _where(fake_mask, self.objective.d_loss.fake(fake)).sum() / counts[1]
 
     def _told(self, loss: Tensor, real: Tensor, fake: Tensor, *masks: Tensor) -> dict[str, Tensor]:
         real, fake = real.detach(), fake.detach()

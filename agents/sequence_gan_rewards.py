@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from advrl.checks import choice, number
-from advrl.distributed import mean
+from advrl.distributed import mean, world_size
 from advrl.objectives import Objective
 
 REWARDS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -120,12 +120,13 @@ class NoBaseline(Baseline):
 
 
 class LeaveOneOut(Baseline):
-    """At each step the mean value of the *other* sequences that have this step; 0 where there is none. Unbiased."""
+    """At each step the mean value of the *other* sequences that have it, on all ranks; 0 without any. Unbiased."""
 
+    @torch.no_grad()
     def forward(self, value: Tensor, mask: Tensor) -> Tensor:
         here = mask.to(value.dtype)
-        others = here.sum(0) - here
-        total = (value * here).sum(0) - value * here
+        count, total = mean(torch.stack([here.sum(0), (value * here).sum(0)])) * world_size()
+        others, total = count - here, total - value * here
         return torch.where(others > 0, total / others.clamp(min=1), torch.zeros_like(value))
 
 

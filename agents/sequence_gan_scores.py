@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from advrl.agents.sequence_gan_rewards import Baseline, Judge, LeaveOneOut, MovingAverage, NoBaseline, written
 from advrl.agents.sequence_rollouts import rollout_values
 from advrl.checks import integer, number
+from advrl.distributed import mean
 from advrl.estimators import gae, reward_to_go, score_function
 from advrl.nn.sequence_discriminators import RecurrentDiscriminator
 from advrl.objectives import boundary_weights, effective_sample_size, importance_weights
@@ -187,7 +188,7 @@ class ImportanceWeighted(ScoreAlgorithm):
     context. Biased, by order 1/M: the normaliser is a sample mean, which the sentence itself is part of.
 
     Args:
-        group: M; ``None`` for all of the batch, which must be a multiple of it.
+        group: M, by which the batch must divide; ``None`` for all of the batch, or a rank's share of it.
         baseline: b, in [0, 1].
     """
 
@@ -258,7 +259,7 @@ class ActorCritic(SequenceAlgorithm):
         advantage = gae(rewards, values.detach(), mask, self.discount, self.lam)
         log_probs = policy.log_probs(x)
         missed = torch.where(mask, values - (advantage + values).detach(), torch.zeros_like(values))
-        fit = missed.square().sum() / mask.sum()
+        fit = missed.square().sum() / mean(mask.sum().to(values.dtype))  # ranks have other lengths
         return Lesson(
             score_function(log_probs, -advantage).sum(1).mean(),
             x,

@@ -4,6 +4,7 @@ Rank r leaves what is to be judged in FOLDER/rank-r.pt; then rank 1 dies. Both p
 one rank too, in the test itself. One launch for all of it, since starting a rank takes longer than what it does here.
 """
 
+import copy
 import faulthandler
 import os
 import signal
@@ -19,6 +20,7 @@ from torch.distributions import Bernoulli, Independent
 
 from advrl.agents import (
     DYNAMICS,
+    ActorCritic,
     ActorCriticTrainer,
     AdamRule,
     AdversarialTrainer,
@@ -30,7 +32,11 @@ from advrl.agents import (
     HistoryPool,
     Interrupted,
     PPOTrainer,
+    PrefixCritic,
     ReinforceTrainer,
+    ScratchGAN,
+    SeqGAN,
+    SequenceGANTrainer,
     SGDRule,
     fit,
     make_dynamics,
@@ -45,10 +51,12 @@ from advrl.lab import Bits, compare
 from advrl.nn import (
     FAMILIES,
     MLP,
+    CNNDiscriminator,
     GRUPolicy,
     MinibatchDiscrimination,
     Packing,
     Policy,
+    RecurrentDiscriminator,
     before_output,
     spectrally_normalised,
 )
@@ -144,6 +152,33 @@ def agents() -> dict[str, Tensor]:
             share = mine(torch.arange(12), 1)
             trainer.learn(episodes.rows(share), reward[share])
         found |= {f"{kind.__name__} {name}": p for name, p in trainer.generator.state_dict().items()}
+    return found
+
+
+def sequence_gans() -> dict[str, Tensor]:
+    """Weights of sequence GANs after steps on given sequences, of many lengths, each rank with its share of them."""
+    found: dict[str, Tensor] = {}
+    for kind in (ScratchGAN, SeqGAN, ActorCritic):
+        seed_everything(0)
+        algorithm = ActorCritic(PrefixCritic(3, 4, eos=True)) if kind is ActorCritic else kind()
+        policy = GRUPolicy(3, 4, 4, eos=True).double()
+        judge: nn.Module = RecurrentDiscriminator(3, 4, 4, eos=True, dropout=0.0)
+        if isinstance(algorithm, SeqGAN):
+            judge = CNNDiscriminator(3, 4, 4, eos=True, filters=((1, 4),), dropout=0.0)
+            rollout = {"values": lambda policy, judge, x, mask: (judge.sentence(x)[:, None] * mask, x.sum() * 0.0)}
+            vars(algorithm).update(rollout)  # without the rollouts' own random numbers
+        trainer = SequenceGANTrainer(policy, judge.double(), algorithm, entropy=0.1, pretrain=1, max_norm=0.1)
+        source = copy.deepcopy(policy)
+        for _ in range(4):
+            with torch.random.fork_rng():
+                torch.manual_seed(3)
+                real, *written = (source.sample(12) for _ in range(3))
+            shares = iter([mine(x, 1) for x in written])
+            vars(policy)["sample"] = lambda n, shares=shares: next(shares)
+            trainer.step(mine(real, 1))
+        found |= {f"{type(algorithm).__name__} {name}": p for name, p in trainer.generator.state_dict().items()}
+        found |= {f"{type(algorithm).__name__} judge {name}": p for name, p in judge.state_dict().items()}
+        found |= {f"{type(algorithm).__name__} own {name}": p for name, p in algorithm.state_dict().items()}
     return found
 
 
@@ -284,6 +319,7 @@ def play_all(folder: Path) -> dict[str, Any]:
             "baselines": baselines(),
             "compared": compared(),
             "agents": agents(),
+            "sequence_gans": sequence_gans(),
             "seed": rank_seed(5),
         }
 

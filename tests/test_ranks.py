@@ -115,6 +115,16 @@ def test_agents_learn_from_the_episodes_of_all_ranks(played, monkeypatch):
     assert all((half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if "out.bias" in name)
 
 
+def test_sequence_gans_learn_from_the_sequences_of_all_ranks(played, monkeypatch):
+    """Lengths differ between the ranks, and so do sums over tokens; baselines are of all."""
+    one = ranks.sequence_gans()
+    for found in played[1]:
+        assert max(float((found["sequence_gans"][name] - value).abs().max()) for name, value in one.items()) < 1e-11
+    monkeypatch.setattr(ranks, "mine", lambda x, parts: x[: len(x) // 2])
+    half = ranks.sequence_gans()
+    assert all((half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if name.split()[1] == "out.bias")
+
+
 def test_ranks_share_weights_and_batches_but_no_noise(played):
     zero, one = (found["resumed"] for found in played[1])
     ours, theirs = (found["straight"]["trainer"] for found in (zero, one))
