@@ -3,7 +3,8 @@ r"""What a step of a sequence is worth, by writing the rest of it many times: Yu
     Q(x_1 ... x_t) = 1/R sum_r D(x_1 ... x_t, x^r_{t+1} ... x^r_T),    x^r ~ p(. | x_1 ... x_t),    Q(x) = D(x) at t = T
 
 All rollouts of all prefixes that are alive at a step are one batch, and each begins from the state that its prefix
-left: no prefix is read twice. Shapes: n sequences, T steps, R rollouts.
+left: no prefix is read twice, and what has ended is neither stepped nor rolled out.
+Shapes: n sequences, T steps, R rollouts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from advrl.checks import integer
-from advrl.distributions import SequencePolicy, sample_categorical
+from advrl.distributions.sequence import SequencePolicy, State, draw_step
 
 
 @torch.no_grad()
@@ -41,45 +42,45 @@ def rollout_values(
         rows: most rows that are stepped or scored at a time, for memory.
 
     Raises:
-        ValueError, TypeError: for a number below 1, or ids of another length.
+        ValueError, TypeError: for a number below 1, ids of another length or out of range, scores of another shape.
     """
     integer("rollouts", rollouts)
     integer("rows", rows)
     if x.dim() != 2 or x.shape[1] != policy.length:
         raise ValueError(f"sequences must be (n, {policy.length}) ids, got shape {tuple(x.shape)}")
     n, length = x.shape
-    state, last = policy.start(n, context), None
-    written = x[:0]
-    for t in range(length):
-        logits_of = len(written)  # the rollouts stand in front, the sequences themselves behind
-        tokens, parts = [], []
-        for begin in range(0, logits_of + n, rows):
-            chunk = slice(begin, begin + rows)
-            logits, after = policy.step(None if last is None else last[chunk], tuple(part[chunk] for part in state))
-            tokens.append(sample_categorical(logits))
-            parts.append(after)
-        state = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-        drawn = torch.cat(tokens)[:logits_of]
-        if policy.eos and t:
-            drawn = torch.where(written[:, t - 1] < policy.vocab_size, drawn, policy.vocab_size + 1)
-        written[:, t] = drawn
-        if t == length - 1:
+    end = policy.vocab_size if policy.eos else None
+    ids = policy.vocab_size + 2 * policy.eos  # the end and the padding behind it among them
+    if bool(((x < 0) | (x >= ids)).any()):
+        raise ValueError(f"ids must lie in [0, {ids}), got {int(x.min())} to {int(x.max())}")
+    text, last = x.clone(), None  # x itself in front, the rollouts behind it
+    state: State = policy.start(n, context)
+    alive, reading = torch.arange(n, device=x.device), n  # rows that have not ended; how many of them are x's own
+    prefixes = []
+    for t in range(length - 1):
+        drawn, state = draw_step(policy, last, state, rows=rows)
+        text[alive[reading:], t] = drawn[reading:]
+        last = text[alive, t]
+        if end is not None:
+            goes_on = last < end
+            reading = int(goes_on[:reading].sum())
+            alive, last, state = alive[goes_on], last[goes_on], tuple(part[goes_on] for part in state)
+        prefixes.append(alive[:reading])
+        begun = text[alive[:reading]].repeat(rollouts, 1)
+        begun[:, t + 1 :] = policy.vocab_size + 1  # padding where a rollout ends; the rest is written over
+        alive = torch.cat([alive, torch.arange(len(text), len(text) + len(begun), device=x.device)])
+        text = torch.cat([text, begun])
+        last = torch.cat([last, *[last[:reading]] * rollouts])
+        state = tuple(torch.cat([part, *[part[:reading]] * rollouts]) for part in state)
+        if not len(alive):
             break
-        fork = torch.cat([torch.arange(logits_of, device=x.device), _copies(n, rollouts, x) + logits_of])
-        fork = torch.cat([fork, torch.arange(n, device=x.device) + logits_of])
-        state = tuple(part[fork] for part in state)
-        written = torch.cat([written, x.repeat(rollouts, 1)])  # what stands behind t is written over
-        last = torch.cat([written[:, t], x[:, t]])
-    finished = torch.cat([written, x])
-    scores = torch.cat([score(part) for part in finished.split(rows)])
-    if scores.shape != (len(finished),):
-        raise ValueError(f"score must map (m, T) ids to (m,), got shape {tuple(scores.shape)} of {len(finished)} rows")
-    mean = scores[: len(written)].reshape(length - 1, rollouts, n).mean(1)
-    values = torch.cat([mean, scores[None, len(written) :]]).T
-    if policy.eos:
-        values = torch.where(x <= policy.vocab_size, values, torch.zeros_like(values))
-    return values
-
-
-def _copies(n: int, times: int, like: Tensor) -> Tensor:
-    return torch.arange(n, device=like.device).repeat(times)
+    else:
+        text[alive[reading:], -1] = draw_step(policy, last, state, rows=rows)[0][reading:]
+    scores = torch.cat([score(part) for part in text.split(rows)])
+    if scores.shape != (len(text),):
+        raise ValueError(f"score must map (m, T) ids to (m,), got shape {tuple(scores.shape)} of {len(text)} rows")
+    values = scores[:n, None].repeat(1, length)  # of a prefix that has ended, and of the last step
+    finished = scores[n:].split([rollouts * len(rows_) for rows_ in prefixes])
+    for t, (rows_, part) in enumerate(zip(prefixes, finished, strict=True)):
+        values[rows_, t] = part.reshape(rollouts, len(rows_)).mean(0)
+    return values if end is None else torch.where(x <= end, values, torch.zeros_like(values))

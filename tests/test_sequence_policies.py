@@ -5,7 +5,8 @@ import torch
 from scipy.stats import chisquare
 
 from advrl.data import GrammarOracle, HMMOracle, LSTMOracle
-from advrl.distributions import Sequence, relaxed_rsample, sample_categorical
+from advrl.distributions import Sequence, relaxed_rsample, sample_categorical, sequence
+from advrl.distributions.sequence import draw_step
 from advrl.estimators import GumbelSoftmax, Path, Score, StraightThrough, leave_one_out, optimal_baseline
 from advrl.nn import (
     CNNDiscriminator,
@@ -68,6 +69,22 @@ def test_draws_follow_the_law(eos, device):
     found = (x[:, None] == support[probs > 0]).all(-1)
     assert found.any(-1).all()
     assert_unbiased(found.double()[:, probs[probs > 0] > 1e-3], probs[(probs > 0) & (probs > 1e-3)].detach())
+
+
+@pytest.mark.parametrize("eos", EOS)
+@pytest.mark.parametrize("cls", POLICIES)
+def test_pieces_of_a_step_are_the_step(cls, eos, monkeypatch):
+    policy = policy_of(cls, eos)
+    monkeypatch.setattr(sequence, "sample_categorical", lambda logits: logits.argmax(-1))
+    state, tokens = policy.start(10), None
+    for _ in range(3):
+        whole = draw_step(policy, tokens, state, adjust=torch.neg)
+        for rows, cached in ((3, 2**20), (None, 20), (None, 1)):  # pieces of 3, of 3 or 4 by the cache, of 1
+            monkeypatch.setattr(sequence, "CACHED", cached)
+            pieces = draw_step(policy, tokens, state, adjust=torch.neg, rows=rows)
+            torch.testing.assert_close(pieces, whole)
+        monkeypatch.setattr(sequence, "CACHED", 2**20)
+        tokens, state = whole
 
 
 @pytest.mark.parametrize("eos", EOS)
@@ -329,6 +346,23 @@ def test_discriminators(cls, eos, device):
     assert gradient.abs().sum() > 0
     with pytest.raises(ValueError, match="must"):
         critic(torch.zeros(2, 3, 9, device=device))
+
+
+@pytest.mark.parametrize("eos", EOS)
+def test_windows_by_table_are_the_convolutions(eos):
+    """Without gradients and with far more windows than ids, the discriminator looks up what each id adds."""
+    torch.manual_seed(0)
+    critic = CNNDiscriminator(5, 4, 6, eos=eos, filters=((1, 3), (2, 4), (3, 2), (4, 5))).double().eval()
+    x = torch.randint(0, 5, (700, 4))
+    if eos:
+        lengths = torch.randint(0, 5, (700, 1))
+        x = torch.where(torch.arange(4) < lengths, x, torch.where(torch.arange(4) == lengths, 5, 6))
+    wide = critic.convolutions[-1]
+    assert not critic._repeats(wide, x)
+    with torch.no_grad():
+        assert critic._repeats(wide, x) and not critic._repeats(wide, x[:20])
+        table = critic(x)
+    torch.testing.assert_close(table, critic(x).detach(), atol=1e-12, rtol=0)
 
 
 def test_windows_of_padding_count_for_nothing():

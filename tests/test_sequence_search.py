@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from advrl.agents import rollout_values, sequence_rollouts
+from advrl.agents import rollout_values
+from advrl.distributions import sequence
 from advrl.estimators import Score
 from advrl.nn import GRUPolicy, LSTMPolicy, TransformerPolicy, beam_search
 from tests.statistics import assert_unbiased
@@ -72,6 +73,29 @@ def test_rollouts_have_the_exact_mean(cls, eos, device):
 
 
 @pytest.mark.parametrize("eos", EOS)
+def test_every_prefix_has_the_exact_mean(eos, device):
+    policy = policy_of(LSTMPolicy, eos, device)
+    with torch.no_grad():
+        policy.out.weight.mul_(0.2)
+        policy.out.bias.mul_(0.2)
+    law = policy.distribution()
+    x = law.enumerate_support()
+    torch.manual_seed(5)
+    draws = torch.stack([rollout_values(policy, x, score_of, 1) for _ in range(60)])
+    exact = exact_values(law, x).detach()
+    for t in range(1, 4):
+        open_ = x[:, t - 1] < 5
+        prefixes, which = x[open_, :t].unique(dim=0, return_inverse=True)
+        assert len(prefixes) == 5**t
+        ways = which.bincount()  # sequences that begin with the same prefix are draws of one number
+        pooled = torch.zeros(60, len(ways), dtype=draws.dtype, device=device).index_add_(
+            1, which, draws[:, open_, t - 1]
+        )
+        truth = torch.zeros(len(ways), dtype=draws.dtype, device=device).index_add_(0, which, exact[open_, t - 1])
+        assert_unbiased(pooled / ways, truth / ways)
+
+
+@pytest.mark.parametrize("eos", EOS)
 @pytest.mark.parametrize("cls", POLICIES)
 def test_rollouts_equal_a_plain_double_loop(cls, eos, device, monkeypatch):
     """The same random numbers: each outcome is drawn by a number that its logits alone decide."""
@@ -82,7 +106,7 @@ def test_rollouts_equal_a_plain_double_loop(cls, eos, device, monkeypatch):
 
     policy = policy_of(cls, eos, device)
     x = policy.distribution().sample((9,))
-    monkeypatch.setattr(sequence_rollouts, "sample_categorical", choose)
+    monkeypatch.setattr(sequence, "sample_categorical", choose)
     plain = torch.zeros(9, 4, dtype=torch.float64, device=device)
     for i in range(9):
         for t in range(4):
@@ -93,6 +117,25 @@ def test_rollouts_equal_a_plain_double_loop(cls, eos, device, monkeypatch):
             plain[i, t] = score_of(row)[0] * (x[i, t] < 6 or not eos)
     for rows in (7, 1000):
         torch.testing.assert_close(rollout_values(policy, x, score_of, 2, rows=rows), plain)
+
+
+def test_what_has_ended_is_not_stepped(monkeypatch):
+    policy = policy_of(GRUPolicy, True)
+    stepped, scored = [], []
+    step = policy.step
+    monkeypatch.setattr(policy, "step", lambda tokens, state: (stepped.append(len(state[0])), step(tokens, state))[1])
+
+    def score(x):
+        scored.append(len(x))
+        return score_of(x)
+
+    x = torch.tensor([[5, 6, 6, 6], [5, 6, 6, 6]])
+    values = rollout_values(policy, x, score, 3)
+    assert stepped == [2] and scored == [2]
+    torch.testing.assert_close(values, score_of(x)[:, None] * torch.tensor([1.0, 0, 0, 0]))
+    stepped.clear()
+    rollout_values(policy, torch.tensor([[5, 6, 6, 6], [1, 2, 5, 6]]), score, 3)
+    assert stepped[:2] == [2, 1 + 3] and scored[-1] == 2 + 3 + 3  # two prefixes of the second are open
 
 
 @pytest.mark.parametrize("eos", EOS)
@@ -118,5 +161,8 @@ def test_bad_rollouts():
         rollout_values(policy, torch.zeros(2, 4, dtype=torch.int64), score_of, 0)
     with pytest.raises(ValueError, match="must be"):
         rollout_values(policy, torch.zeros(2, 3, dtype=torch.int64), score_of)
+    for eos, wrong in ((False, 5), (True, 7), (True, -1)):
+        with pytest.raises(ValueError, match="ids must lie"):
+            rollout_values(policy_of(GRUPolicy, eos), torch.full((2, 4), wrong), score_of)
     with pytest.raises(ValueError, match="score must map"):
         rollout_values(policy, torch.zeros(2, 4, dtype=torch.int64), lambda x: x)

@@ -36,15 +36,14 @@ def sample_categorical(logits: Tensor) -> Tensor:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     outcomes = logits.shape[-1]
     rows = logits.reshape(math.prod(logits.shape[:-1]), outcomes)
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    weight = (rows - rows.amax(-1, keepdim=True)).exp_()
+    weight = rows.softmax(-1, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
     root = math.ceil(math.sqrt(outcomes))
     size = next((d for d in range(root, 2 * root) if outcomes % d == 0), root)  # a divisor spares the copy of padding
     weight = pad(weight, (0, -outcomes % size)) if outcomes % size else weight
     blocks = weight.unflatten(-1, (-1, size))  # (N, blocks, size)
     outer = blocks.sum(-1).cumsum(-1)
     total = outer[:, -1:]
-    u = torch.rand(len(rows), 1, dtype=rows.dtype, device=rows.device) * total
+    u = torch.rand_like(total) * total  # the softmax may sum to a little less or more than 1
     block = torch.searchsorted(outer, _below(u, total), right=True).clamp_(max=outer.shape[-1] - 1)
     before = torch.where(block > 0, outer.gather(-1, (block - 1).clamp(min=0)), torch.zeros_like(u))
     inner = blocks.gather(1, block.unsqueeze(-1).expand(-1, -1, size)).squeeze(1).cumsum(-1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,7 @@ from advrl.distributions.categorical import sample_categorical
 from advrl.distributions.relaxed import relaxed_rsample
 
 State = tuple[Tensor, ...]
+CACHED = 2**20  # logits that a CPU steps at a time, 4 MB: beyond its caches a step takes three times as long
 
 
 class SequencePolicy(Protocol):
@@ -40,6 +42,41 @@ class SequencePolicy(Protocol):
 
     def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (n, T, K) of every step given the true tokens (n, T) before it."""
+
+
+def draw_step(
+    policy: SequencePolicy,
+    tokens: Tensor | None,
+    state: State,
+    *,
+    adjust: Callable[[Tensor], Tensor] | None = None,
+    rows: int | None = None,
+) -> tuple[Tensor, State]:
+    """One token more for every sequence, in pieces of rows whose logits stay in a CPU's caches.
+
+    Args:
+        policy: see :class:`SequencePolicy`.
+        tokens: (n,) the last tokens, ``None`` at first.
+        state: of all n sequences.
+        adjust: what is done to logits (m, K) before a draw.
+        rows: most rows at a time, for memory; on a CPU fewer where K is large.
+
+    Returns:
+        drawn tokens (n,), and the new state.
+    """
+    n, device = len(state[0]), state[0].device
+    piece = n if rows is None else rows
+    if device.type == "cpu":
+        piece = min(piece, max(1, CACHED // (policy.vocab_size + policy.eos)))
+    drawn, after = [], []
+    for begin in range(0, max(n, 1), max(piece, 1)):
+        chunk = slice(begin, begin + piece)
+        logits, new = policy.step(None if tokens is None else tokens[chunk], tuple(part[chunk] for part in state))
+        drawn.append(sample_categorical(logits if adjust is None else adjust(logits)))
+        after.append(new)
+    if len(drawn) == 1:
+        return drawn[0], after[0]
+    return torch.cat(drawn), tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
 
 class Sequence(Distribution):
@@ -107,8 +144,7 @@ class Sequence(Distribution):
         state = self._start(shape)
         tokens, alive, written = None, None, []
         for _ in range(self.policy.length):
-            logits, state = self.policy.step(tokens, state)
-            tokens = sample_categorical(self._adjust(logits))
+            tokens, state = draw_step(self.policy, tokens, state, adjust=self._adjust)
             if self.policy.eos:
                 alive = torch.ones_like(tokens, dtype=torch.bool) if alive is None else alive
                 written.append(torch.where(alive, tokens, torch.full_like(tokens, self.padding)))
@@ -137,7 +173,7 @@ class Sequence(Distribution):
         flat = x.reshape(-1, x.shape[-1])
         logits = self._adjust(self.policy.logits(flat, self._context(shape)))
         index = flat.clamp(max=self.outcomes - 1).unsqueeze(-1)
-        chosen = logits.gather(-1, index).squeeze(-1) - logits.logsumexp(-1)
+        chosen = logits.log_softmax(-1).gather(-1, index).squeeze(-1)
         return torch.where(mask, chosen.reshape(x.shape), torch.zeros_like(chosen.reshape(x.shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
