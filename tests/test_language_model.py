@@ -6,6 +6,7 @@ import torch
 from advrl.agents import train_language_model
 from advrl.data import HMMOracle
 from advrl.metrics import mean_estimate, step_nll
+from advrl.nn import GRUPolicy, TransformerPolicy
 from advrl.seeding import isolated
 
 VOCAB, LENGTH = 6, 8
@@ -96,3 +97,18 @@ def test_it_stops_where_the_held_out_part_is_predicted_best():
 def test_it_refuses_what_it_cannot_learn_from(x):
     with pytest.raises(ValueError, match="at least 10 sequences"):
         train_language_model(x, 3)
+
+
+@pytest.mark.parametrize("policy", [GRUPolicy, TransformerPolicy])
+def test_a_likelihood_without_the_logits_of_padding_is_the_law_s(policy, ended):
+    torch.manual_seed(0)
+    x, writer = ended[0][:30], policy(VOCAB, LENGTH, 8, eos=True)
+    mine, theirs = writer.log_probs(x), writer.distribution().log_probs(x)
+    torch.testing.assert_close(mine, theirs)
+    slopes = [
+        torch.autograd.grad(found.sum(), list(writer.parameters()), retain_graph=True) for found in (mine, theirs)
+    ]
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="behind the end"):
+        writer.log_probs(torch.tensor([[0, VOCAB, 0, 0, 0, 0, 0, 0]]))

@@ -122,7 +122,9 @@ def test_sequence_gans_learn_from_the_sequences_of_all_ranks(played, monkeypatch
         assert max(float((found["sequence_gans"][name] - value).abs().max()) for name, value in one.items()) < 1e-11
     monkeypatch.setattr(ranks, "mine", lambda x, parts: x[: len(x) // 2])
     half = ranks.sequence_gans()
-    assert all((half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if name.split()[1] == "out.bias")
+    assert all(
+        (half[name] - weight).abs().max() > 1e-4 for name, weight in one.items() if name.split()[1] == "out.bias"
+    )
 
 
 def test_ranks_share_weights_and_batches_but_no_noise(played):

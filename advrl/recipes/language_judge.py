@@ -15,6 +15,7 @@ from advrl.metrics import frechet_distance, ngram_diversity
 from advrl.recipes.images import evaluating
 from advrl.seeding import isolated
 
+LEAST = 10  # sentences to learn from
 TESTED = 10_000  # real sentences that the reverse model is asked of, at most
 FIGURES = {
     "LM": "nats per token of the sentences under a language model of the training part: be near real; below it are "

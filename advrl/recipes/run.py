@@ -36,7 +36,7 @@ from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
 from advrl.recipes.alarms import alarm_text, sequence_alarms
 from advrl.recipes.config import differences, from_dict, probed, to_dict
-from advrl.recipes.language_judge import LanguageJudge
+from advrl.recipes.language_judge import LEAST, LanguageJudge
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
 from advrl.seeding import isolated, seed_everything
@@ -273,9 +273,8 @@ class Run:
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
         report = judged(parts, self.policy, splits=splits)
-        if hasattr(parts.evaluator, "vocab") and isinstance(
-            report, FigureReport
-        ):  # text: language models take training
+        text = hasattr(parts.evaluator, "vocab") and len(parts.evaluator.train) >= LEAST
+        if text and isinstance(report, FigureReport):  # language models take training
             return LanguageJudge(parts.evaluator, len(parts.evaluator.train)).extended(report, self.policy)
         return report
 
