@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)(?: ([^\n]*))?\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 FEW = ["--steps", "40", "--log-every", "20", "--picture-every", "40", "--checkpoint-every", "40", "--quiet"]
+FEW_ORACLE = ["--length", "5", "--rollouts", "2", "--batch-size", "32", "--width", "16"]
 FEW_OF = {  # of studies, by name
     "semisupervised": ["--seeds", "2", "--steps", "4"],
     "dynamics": ["--tasks", "ring", "--dynamics", "lookahead,unrolled-10", "--steps", "8", "--looks", "8", "--seeds",
@@ -79,10 +80,11 @@ def shortened(words: list[str]) -> list[str]:
         return arguments
     if "--seeds" in arguments:
         arguments[arguments.index("--seeds") + 1] = "2"
-    if "--steps" in arguments:
-        at = arguments.index("--steps")
-        del arguments[at : at + 2]
-    return arguments + FEW
+    for option in ("--steps", "--pretrain", "--warmup"):
+        if option in arguments:
+            at = arguments.index(option)
+            del arguments[at : at + 2]
+    return arguments + FEW + FEW_ORACLE * (arguments[1] == "oracle")
 
 
 def run_page(text: str, name: str) -> None:
