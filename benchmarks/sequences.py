@@ -9,7 +9,7 @@ rollouts        SeqGAN's generator update: 64 sequences, Q of their 20 prefixes,
 discriminator   an update of the convolutional discriminator on 64 sequences.
 dense           a generator update paid at every step by the recurrent discriminator, without rollouts.
 likelihood      an update by maximum likelihood on 64 sequences.
-writing         sequences written, 512 a turn.
+writing         sequences written, 512 a turn; on a GPU also by the whole loop as one CUDA graph.
 draws           one outcome for each of 512 rows of logits, against ``torch.multinomial`` of their softmax.
 
 ``plain`` is algorithm 1 of Yu et al. (2017) as one would write it down: one rollout after the other, each prefix read
@@ -205,6 +205,19 @@ def d_turn(cnn: nn.Module, x: Tensor, fused: bool) -> Turn:
     return updates(list(cnn.parameters()), ours if fused else plain, 1e-4, fused)
 
 
+def graphed(turn: Turn) -> Turn:
+    """The turn recorded as one CUDA graph, which draws other random numbers at each replay."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        turn()  # what is made at the first call alone must not be recorded
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        turn()
+    return graph.replay
+
+
 def contenders(name: str, sizes: Sizes, device: torch.device) -> dict[str, Turn]:
     """The turns of each contender, ours first."""
     nets, others = (networks(sizes, device) for _ in range(2))
@@ -236,7 +249,12 @@ def contenders(name: str, sizes: Sizes, device: torch.device) -> dict[str, Turn]
         }
     if name == "writing":
         law = policy.distribution()
-        return {"ours": lambda: law.sample((sizes.rows,)), "plain": lambda: plain_write(other, blank, 0, plain_draw)}
+
+        def write() -> Tensor:
+            return law.sample((sizes.rows,))
+
+        found = {"ours": write, "plain": lambda: plain_write(other, blank, 0, plain_draw)}
+        return found | ({"graph": graphed(write)} if device.type == "cuda" else {})
     logits = torch.randn(sizes.rows, sizes.vocab, device=device)
     return {"ours": lambda: sample_categorical(logits), "plain": lambda: plain_draw(logits)}
 

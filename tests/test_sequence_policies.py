@@ -1,8 +1,11 @@
 """Sequences: probabilities against enumeration and stepping, the two-level sampler, gradients, the oracles."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from scipy.stats import chisquare
+from torch.nn.functional import embedding_bag
 
 from advrl.data import GrammarOracle, HMMOracle, LSTMOracle
 from advrl.distributions import Sequence, relaxed_rsample, sample_categorical, sequence
@@ -15,6 +18,7 @@ from advrl.nn import (
     RecurrentDiscriminator,
     TransformerDiscriminator,
     TransformerPolicy,
+    sequence_discriminators,
 )
 from advrl.nn.sequences import WritingPolicy
 from tests.statistics import assert_unbiased
@@ -357,11 +361,11 @@ def test_windows_by_table_are_the_convolutions(eos):
     if eos:
         lengths = torch.randint(0, 5, (700, 1))
         x = torch.where(torch.arange(4) < lengths, x, torch.where(torch.arange(4) == lengths, 5, 6))
-    wide = critic.convolutions[-1]
-    assert not critic._repeats(wide, x)
-    with torch.no_grad():
-        assert critic._repeats(wide, x) and not critic._repeats(wide, x[:20])
+    with torch.no_grad(), patch.object(sequence_discriminators, "embedding_bag", wraps=embedding_bag) as lookup:
+        critic(x[:5])
+        assert not lookup.called
         table = critic(x)
+        assert lookup.call_count == 8  # two pieces of four widths
     torch.testing.assert_close(table, critic(x).detach(), atol=1e-12, rtol=0)
 
 

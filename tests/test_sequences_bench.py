@@ -14,21 +14,21 @@ def bench(monkeypatch):
     return importlib.import_module("sequences")
 
 
-def test_the_benchmark_writes_a_row_for_each_contender(bench, tmp_path, capsys):
+def test_the_benchmark_writes_a_row_for_each_contender(bench, device, tmp_path, capsys):
     out = tmp_path / "rows.csv"
-    rows = bench.main(["--quick", "--out", str(out)])
+    rows = bench.main(["--quick", "--device", str(device), "--out", str(out)])
     assert [row["task"] for row in rows if row["contender"] == "ours"] == list(bench.NAMES)
     with open(out) as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert capsys.readouterr().out.count("| ours |") == len(bench.NAMES)
 
 
-def test_the_gradients_are_the_same_and_a_wrong_one_is_noticed(bench, monkeypatch):
+def test_the_gradients_are_the_same_and_a_wrong_one_is_noticed(bench, device, monkeypatch):
     torch.manual_seed(0)
-    assert bench.agree(torch.device("cpu")) < 1e-9
+    assert bench.agree(device) < 1e-9
     values = bench.plain_values
     monkeypatch.setattr(bench, "plain_values", lambda *arguments: values(*arguments).roll(1, 1))
-    assert bench.agree(torch.device("cpu")) > 1e-3
+    assert bench.agree(device) > 1e-3
 
 
 def test_the_floor_counts_the_published_sizes(bench):
