@@ -79,7 +79,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     length = options.length or (10 if options.oracle is None else 20)
     config = OracleSequences(oracle=options.oracle, vocab=options.vocab, length=length, sequences=options.sequences,
                              width=options.width, weights=options.weights, lr=options.lr, steps=2)  # fmt: skip
-    bench = Bench(config, {}, {}, lambda run, at: judged(run, at, options.samples), AXES)
+    bench = Bench(config, lambda run, at: judged(run, at, options.samples), AXES)
     out = options.out or folder()
     rows = play(bench, options, out, say)
     text = report(rows, algorithms, options.oracle is not None)
@@ -157,12 +157,15 @@ def report(rows: Rows, algorithms: Sequence[str], published: bool) -> str:
 
 
 def draw(rows: Rows, algorithms: Sequence[str], path: Path) -> None:
-    """The curve of each algorithm, a thin line for each seed, and the floor."""
+    """The curve of each algorithm, a thin line for each seed, and the floor, unless it is far off."""
     from advrl.plots import tradeoff_plot
 
     sweeps = {name: list(curves(rows, name, AXES).values()) for name in algorithms}
-    title = "Quality and diversity over temperatures: below on the left is better"
-    tradeoff_plot({n: s for n, s in sweeps.items() if s}, floor=float(rows[0]["floor"]), out=path, title=title)
+    floor, quality = float(rows[0]["floor"]), [float(row["nll_oracle"]) for row in rows]
+    near = min(quality) - floor < 2 * (max(quality) - min(quality))
+    title = f"Quality and diversity over temperatures; the floor of both is {floor:.2f}"
+    shown = {name: found for name, found in sweeps.items() if found}
+    tradeoff_plot(shown, floor=floor if near else None, out=path, title=title)
 
 
 def _line(cells: Sequence[str]) -> str:

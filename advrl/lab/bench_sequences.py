@@ -50,6 +50,8 @@ class SequenceOptions:
     """CPU-seconds of training for each other algorithm, by the time of its first steps."""
     batch_size: int = 64
     """Sequences per update, of all."""
+    lr_generator: float | None = None
+    """Adam's learning rate for the policy in the games. Default: the recipe's; SeqGAN's is 0.01."""
     temperatures: str = "0.6:1.4:9"
     """At which each run is judged; 1 is added."""
     device: str = "auto"
@@ -64,15 +66,11 @@ class Bench:
 
     Args:
         config: of the recipe: what all its cells share.
-        likelihood: options of maximum likelihood alone.
-        game: options of all other algorithms.
         judge: figures of a run at each temperature: rows with the figures' names, 1 among the temperatures.
         axes: two figures, both losses: quality and diversity.
     """
 
     config: Any
-    likelihood: Mapping[str, Any]
-    game: Mapping[str, Any]
     judge: Callable[[Any, Sequence[float]], list[dict[str, float]]]
     axes: tuple[str, str]
 
@@ -145,10 +143,10 @@ def configured(bench: Bench, options: SequenceOptions, algorithm: str, seed: int
                      "batch_size": options.batch_size, "quiet": True, "device": options.device}  # fmt: skip
     if algorithm == FIRST:
         steps = options.likelihood_steps
-        config = replace(bench.config, **(common | {"steps": steps} | dict(bench.likelihood)))
+        config = replace(bench.config, **(common | {"steps": steps}))
     else:
         init = None if algorithm in UNSWEPT else out / "runs" / f"{FIRST}-{seed}"
-        changes = common | {"init": init, "pretrain": 0} | dict(bench.game)
+        changes = common | {"init": init, "pretrain": 0, "lr_generator": options.lr_generator}
         steps = options.steps or within(
             options.budget, out / "steps.json", algorithm, lambda n: replace(bench.config, **(changes | {"steps": n}))
         )

@@ -86,7 +86,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
                   batch_size=options.batch_size, steps=2)  # fmt: skip
     out = options.out or folder()
     judge = Judge(options, out)
-    rows = play(Bench(config, {}, {}, judge, AXES), options, out, say)
+    rows = play(Bench(config, judge, AXES), options, out, say)
     real = judge.real(out / "real.csv", config)
     text = report(rows, real, algorithms, options)
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
