@@ -83,7 +83,7 @@ class SequenceGANTrainer(Parts):
         self.generator: Any = policy
         self.discriminator, self.algorithm = discriminator, algorithm
         self.objective, self.reward = objective, choice("reward", reward, REWARD_NAMES)
-        self.entropy, self.kl = number("entropy", entropy), number("kl", kl, 0.0)
+        self.entropy, self.kl = number("entropy", entropy, 0.0), number("kl", kl, 0.0)
         self.pretrain, self.warmup = integer("pretrain", pretrain, 0), integer("warmup", warmup, 0)
         self.discriminator_steps = integer("discriminator_steps", discriminator_steps)
         self.rates = (number("lr_generator", lr_generator, 0.0), number("lr_discriminator", lr_discriminator, 0.0))

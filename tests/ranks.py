@@ -158,9 +158,10 @@ def agents() -> dict[str, Tensor]:
 def sequence_gans() -> dict[str, Tensor]:
     """Weights of sequence GANs after steps on given sequences, of many lengths, each rank with its share of them."""
     found: dict[str, Tensor] = {}
-    for kind in (ScratchGAN, SeqGAN, ActorCritic):
+    makers: list[Any] = [ScratchGAN, SeqGAN, lambda: ActorCritic(PrefixCritic(3, 4, eos=True))]
+    for maker in makers:
         seed_everything(0)
-        algorithm = ActorCritic(PrefixCritic(3, 4, eos=True)) if kind is ActorCritic else kind()
+        algorithm = maker()
         policy = GRUPolicy(3, 4, 4, eos=True).double()
         judge: nn.Module = RecurrentDiscriminator(3, 4, 4, eos=True, dropout=0.0)
         if isinstance(algorithm, SeqGAN):

@@ -116,7 +116,12 @@ def test_a_run_begins_with_another(likely, tmp_path):
     new, old = (advrl.load(folder, device="cpu").policy for folder in (run, likely))
     for mine, theirs in zip(new.parameters(), old.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=0)
-    assert main(["train", "oracle", "--resume", str(run), "--steps", "8", "--quiet"]) == 0  # --init is not read again
+    likely.rename(tmp_path / "elsewhere")  # it is not read again
+    try:
+        assert main(["train", "oracle", "--resume", str(run), "--steps", "8", "--quiet"]) == 0
+        assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    finally:
+        (tmp_path / "elsewhere").rename(likely)
 
 
 def test_a_run_goes_on_bit_for_bit(tmp_path):

@@ -1,5 +1,7 @@
 """How writers of sequences learn, against exact gradients: the sum over all sequences of a small space."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -28,17 +30,18 @@ V, T, B = 5, 4, 8
 GAME = GAMES["non-saturating"].objective
 
 
-def loud(net: nn.Module) -> nn.Module:
+def loud(net: nn.Module) -> Any:
     """The net with weights three times as large, in double precision: tokens matter to it."""
     with torch.no_grad():
         for weight in net.double().parameters():
-            weight *= 3
+            weight.mul_(3)
     return net.eval()
 
 
 def players(eos: bool, prefix: bool = False, seed: int = 0, vocab: int = V, length: int = T) -> tuple:
     torch.manual_seed(seed)
     policy = loud(GRUPolicy(vocab, length, 3, eos=eos))
+    discriminator: Any
     if prefix:
         discriminator = loud(RecurrentDiscriminator(vocab, 4, 4, eos=eos))
     else:

@@ -1,6 +1,7 @@
 """The trainer of sequence GANs: what a step does, what it learns, what it refuses, and how it goes on."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def vectors() -> VectorDiscriminator:
     return VectorDiscriminator(V, T, 8, eos=True, filters=FILTERS, dropout=0.1)
 
 
-MADE = {
+MADE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "seqgan": (lambda: SeqGAN(4), cnn, {}),
     "reinforce": (Reinforce, cnn, {}),
     "scratchgan": (ScratchGAN, recurrent, {"reward": "2d-1"}),
@@ -83,6 +84,9 @@ def data() -> torch.Tensor:
     return torch.tensor([[2, 1, 4], [0, 4, 5]]).repeat(40, 1)
 
 
+data_on_cpu = data()
+
+
 @pytest.mark.parametrize("name", ["seqgan", "scratchgan", "bsgan", "gumbel", "embedding", "actor-critic"])
 def test_every_algorithm_finds_the_data(name, device):
     """From nothing, in so many steps: what is written is mostly one of the two sentences of the data."""
@@ -102,6 +106,17 @@ def test_a_step_tells_what_is_logged(device):
         assert {"reward", "grad_norm", "grad_variance", "length"} <= told.keys()
         assert name == "constant" or {"d_loss", "d_accuracy", "logit_real", "logit_fake"} <= told.keys()
         assert all(value.shape == () and not value.requires_grad for value in told.values())
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_tensor_is_made_on_the_default_device(name):
+    """With torch's default device on the meta device, a tensor made without a device would have no values."""
+    torch.manual_seed(0)
+    options = {} if name == "embedding" else {"kl": 0.1, "entropy": 0.1}
+    trainer = make(name, **options)
+    with torch.device("meta"):
+        told = trainer.step(data_on_cpu)
+    assert all(value.device.type == "cpu" for value in told.values())
 
 
 def test_the_discriminator_s_step_is_that_of_its_loss():

@@ -108,7 +108,7 @@ def judged(run: Any, at: Sequence[float], samples: int) -> list[dict[str, float]
         told.append(
             {"temperature": temperature, **{name: e.mean for name, e in row.items()}}
             | {f"oracle_{name}": reference[name].mean for name in ("ngram_entropy", "duplicates")}
-            | {"alarms": "+".join(alarm.name for alarm in alarms)}  # type: ignore[dict-item]
+            | {"alarms": "+".join(alarm.name for alarm in alarms)}
         )
     return told
 

@@ -81,7 +81,7 @@ def check(options: SequenceOptions) -> list[str]:
     Raises:
         ValueError, TypeError: for names that do not exist, or numbers out of range.
     """
-    from advrl.recipes.sequences import ALGORITHMS
+    from advrl.recipes.sequence_defaults import ALGORITHMS
 
     for name in ("seeds", "likelihood_steps", "batch_size"):
         integer("--" + name.replace("_", "-"), getattr(options, name))
@@ -136,7 +136,7 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
 
 def configured(bench: Bench, options: SequenceOptions, algorithm: str, seed: int, out: Path) -> Any:
     """The recipe's configuration of a cell; its number of steps is measured once, and kept."""
-    from advrl.recipes.sequences import ALGORITHMS
+    from advrl.recipes.sequence_defaults import ALGORITHMS
 
     base = dict.fromkeys(("steps", "warmup", "pretrain", *ALGORITHMS[FIRST]._fields[1:]))
     common = base | {"algorithm": algorithm, "seed": seed, "out": out / "runs" / f"{algorithm}-{seed}",

@@ -17,7 +17,8 @@ from advrl.data.oracles import Oracle
 from advrl.metrics import duplicates, ngram_diversity, nll
 from advrl.recipes.config import flag
 from advrl.recipes.images import evaluating
-from advrl.recipes.sequences import SequenceConfig, SequenceParts
+from advrl.recipes.sequence_parts import SequenceParts
+from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated
 
 SAMPLES, QUICK = 2_000, 1_000
@@ -178,7 +179,7 @@ class OracleSequences(SequenceConfig):
         if self.weights is not None:
             number("--weights", self.weights, 0.0, exclusive=True)
         super().validate()
-        if integer("--sequences", self.sequences) < self.batch_size:
+        if integer("--sequences", self.sequences) < (self.batch_size or 1):
             raise ValueError(f"--sequences must be at least a batch of {self.batch_size}, got {self.sequences}")
 
     def must_match(self) -> list[str]:

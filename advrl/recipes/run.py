@@ -25,7 +25,7 @@ from advrl.agents.checkpoint import CheckpointError, load_checkpoint
 from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
-from advrl.agents.report import FigureReport, Report
+from advrl.agents.report import Report
 from advrl.data import PictureError
 from advrl.device import be_deterministic, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
@@ -211,9 +211,10 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         probe.close()
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
+    averaged = "averaged " * (getattr(parts.trainer, "average", None) is not parts.trainer.generator)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
-        f"averaged weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
+        f"{averaged}weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
         f"{report}\n\n{alarm_text(alarms)}{_written(folder, parts.pictured)}"
     )
 
@@ -269,14 +270,17 @@ class Run:
     def evaluate(self, splits: int = 10) -> Report | ModeReport:
         """The policy against real data that it never saw."""
         config = replace(self.config, compile=False) if getattr(self.config, "compile", False) else self.config
+        if getattr(config, "init", None) is not None:  # where it began is of no account any more
+            config = replace(config, init=None)
         parts = config.build(self.device)
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
-        report = judged(parts, self.policy, splits=splits)
+        report: Any = judged(parts, self.policy, splits=splits)
         text = hasattr(parts.evaluator, "vocab") and len(parts.evaluator.train) >= LEAST
-        if text and isinstance(report, FigureReport):  # language models take training
-            return LanguageJudge(parts.evaluator, len(parts.evaluator.train)).extended(report, self.policy)
-        return report
+        if text:  # language models take training
+            report = LanguageJudge(parts.evaluator, len(parts.evaluator.train)).extended(report, self.policy)
+        told: Report | ModeReport = report
+        return told
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:

@@ -1,16 +1,15 @@
-"""What every recipe that trains a writer of sequences can be told, and the defaults of its algorithms, in one table."""
+"""What every recipe that trains a writer of sequences can be told, and the trainer that it builds from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from advrl.agents import Every, LikelihoodTrainer
+from advrl.agents import LikelihoodTrainer
 from advrl.agents.sequence_gan import SequenceGANTrainer
 from advrl.agents.sequence_gan_paths import Annealed, EmbeddingPath, Gumbel
 from advrl.agents.sequence_gan_rewards import BASELINES, REWARD_NAMES, make_baseline
@@ -26,9 +25,6 @@ from advrl.agents.sequence_gan_scores import (
 )
 from advrl.checks import choice, integer, number
 from advrl.data import Vocabulary
-from advrl.distributed import rank
-from advrl.distributions import sample_categorical
-from advrl.files import write_atomically
 from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator, TransformerPolicy
 from advrl.nn.attention import TransformerDiscriminator
 from advrl.nn.embedding_generator import EmbeddingGenerator, VectorDiscriminator
@@ -36,118 +32,13 @@ from advrl.objectives import GAMES
 from advrl.recipes.config import flag
 from advrl.recipes.images import evaluating
 from advrl.recipes.parts import LinearDecay
+from advrl.recipes.sequence_defaults import ALGORITHMS, AlgorithmName, Defaults, DiscriminatorName
+from advrl.recipes.sequence_parts import VOCABULARY, continued
 from advrl.seeding import isolated
 
 POLICIES: dict[str, type[Any]] = {"gru": GRUPolicy, "lstm": LSTMPolicy, "transformer": TransformerPolicy}
 PolicyName = Literal["gru", "lstm", "transformer"]
-AlgorithmName = Literal[
-    "mle", "seqgan", "reinforce", "scratchgan", "maligan", "gumbel", "bsgan", "embedding", "actor-critic", "constant"
-]
-DiscriminatorName = Literal["cnn", "cnn-small", "recurrent", "transformer"]
 SMALL_FILTERS = ((1, 32), (2, 64), (3, 64), (4, 64))
-VOCABULARY = "vocabulary.json"
-SHOWN = 20
-
-
-class Defaults(NamedTuple):
-    """What an algorithm takes where nothing is said; ``pretrain`` and ``warmup`` are shares of the steps."""
-
-    summary: str
-    batch_size: int = 64
-    steps: int = 1000
-    pretrain: float = 0.5
-    warmup: float = 0.05
-    discriminator: DiscriminatorName = "cnn-small"
-    discriminator_steps: int = 5
-    objective: str = "non-saturating"
-    reward: str = "d"
-    baseline: str = "loo"
-    discount: float = 1.0
-    lr_generator: float = 1e-3
-    lr_discriminator: float = 1e-3
-    ema: float = 0.0
-
-
-ALGORITHMS: dict[str, Defaults] = {
-    "mle": Defaults("maximum likelihood", steps=2000, pretrain=0.0, warmup=0.0, ema=0.99),
-    "seqgan": Defaults("Monte-Carlo rollouts value every prefix"),
-    "reinforce": Defaults("the finished sentence's reward at each of its steps"),
-    "scratchgan": Defaults(
-        "a reward at every step from a discriminator of prefixes, large batches, no pretraining",
-        batch_size=512,
-        steps=3000,
-        pretrain=0.0,
-        warmup=0.0,
-        discriminator="recurrent",
-        discriminator_steps=1,
-        reward="2d-1",
-        baseline="ewma",
-        discount=0.23,
-        lr_discriminator=5e-3,
-    ),
-    "maligan": Defaults("likelihood weighted by D / (1 - D) over the batch", batch_size=128),
-    "gumbel": Defaults(
-        "straight-through Gumbel-softmax against a relativistic discriminator",
-        objective="relativistic",
-        reward="objective",
-        discriminator_steps=1,
-    ),
-    "bsgan": Defaults("likelihood weighted by D / (1 - D) over groups of samples", batch_size=128),
-    "embedding": Defaults(
-        "continuous vectors, read as the nearest tokens; path gradient",
-        steps=3000,
-        pretrain=0.0,
-        warmup=0.0,
-        reward="objective",
-        discriminator_steps=1,
-    ),
-    "actor-critic": Defaults(
-        "a reward at every step, a learned critic, generalised advantages",
-        batch_size=256,
-        discriminator="recurrent",
-        discriminator_steps=1,
-        reward="2d-1",
-    ),
-    "constant": Defaults("a control: every step is paid 1, and nobody judges", warmup=0.0, baseline="none"),
-}
-assert set(get_args(AlgorithmName)) == set(ALGORITHMS)
-
-
-@dataclass(frozen=True)
-class SequenceParts:
-    """A run's parts."""
-
-    data: Any
-    real: Tensor
-    trainer: Any
-    evaluator: Any
-    vocabulary: Vocabulary
-    about: str
-    monitor: str
-    chosen_by: str
-    begin: int = 0
-    """The steps before which no checkpoint is chosen: those of the pretraining."""
-
-    pictured: ClassVar[str] = "sentences"
-
-    def callbacks(self, folder: Path, every: int) -> list[Every]:
-        """The quick evaluation and some sentences, every so many steps; the vocabulary goes into the folder at once."""
-        policy: Any = self.trainer.average
-        if rank() == 0:
-            self.vocabulary.save(folder / VOCABULARY)
-
-        def judge(step: int) -> Mapping[str, float]:
-            found = dict(self.evaluator.fast(policy))
-            if step <= self.begin and self.monitor in found:
-                found[f"pretrained_{self.monitor}"] = found.pop(self.monitor)
-            return found
-
-        def write(step: int) -> None:
-            with isolated(1), evaluating(policy):
-                lines = self.vocabulary.decode(policy.sample(SHOWN).cpu())
-            write_atomically(folder / "samples" / f"step-{step:06d}.txt", ("\n".join(lines) + "\n").encode())
-
-        return [Every(every, judge), Every(every, write)]
 
 
 @dataclass(frozen=True)
@@ -446,30 +337,6 @@ def temperatures(text: str) -> tuple[float, float]:
     if len(parts) > 2 or not (first > 0 and last > 0):
         raise ValueError(f"--temperature must be FIRST:LAST or one number, all positive, got {text!r}")
     return first, last
-
-
-@torch.no_grad()
-def continued(policy: Any, begun: Tensor, temperature: float = 1.0) -> Tensor:
-    """Sequences (n, T) that begin as ``begun`` (n, t) and go on by the policy.
-
-    Raises:
-        ValueError: if the beginning is as long as a sequence may be.
-    """
-    number("temperature", temperature, 0.0, exclusive=True)
-    n, start = begun.shape
-    if start >= policy.length:
-        raise ValueError(f"the prompt has {start} tokens, and a line has at most {policy.length}")
-    if isinstance(policy, EmbeddingGenerator):
-        return policy.continued(begun, temperature)
-    state, tokens = policy.start(n), None
-    columns, alive = [], torch.ones(n, dtype=torch.bool, device=begun.device)
-    for t in range(policy.length):
-        logits, state = policy.step(tokens, state)
-        drawn = sample_categorical(logits / temperature)
-        tokens = begun[:, t] if t < start else torch.where(alive, drawn, policy.outcomes)
-        alive = alive & (tokens != policy.vocab_size)
-        columns.append(tokens)
-    return torch.stack(columns, 1)
 
 
 assert {f.name for f in fields(SequenceConfig)} >= set(Defaults._fields[1:])

@@ -148,14 +148,14 @@ def sweep(
     """
     parts = parts or run.config.build(run.device)
     text = hasattr(parts.evaluator, "vocab")
-    if not isinstance(run.policy, WritingPolicy) or not (text or hasattr(parts.evaluator, "oracle")):
+    policy: Any = run.policy
+    if not isinstance(policy, WritingPolicy) or not (text or hasattr(parts.evaluator, "oracle")):
         raise RunError(f"{run.folder} writes no sequences token by token: --temperatures is for those that do")
     if text:
         judge = judge or LanguageJudge(parts.evaluator, SWEPT)
     rows, report = [], None
     for temperature in at:
-        policy = Tempered(run.policy, temperature).eval()
-        report = _report(parts, policy, judge, max(1, samples // 200))
+        report = _report(parts, Tempered(policy, temperature).eval(), judge, max(1, samples // 200))
         rows.append(report.rows["generated"])
     assert report is not None
     reference = next(row for name, row in report.rows.items() if name != "generated")
@@ -180,18 +180,15 @@ def sweep_against(run: Run, at: Sequence[float], other: Run | None) -> tuple[Swe
 
 
 def _report(parts: Any, policy: Tempered, judge: LanguageJudge | None, splits: int) -> FigureReport:
-    if judge is not None:
-        report = judged(parts, policy, splits=2)
-        assert isinstance(report, FigureReport)
-        return judge.extended(report, policy)
-    if not hasattr(parts.evaluator, "of"):  # of an agent, which is judged by samples alone
+    report: Any
+    if hasattr(parts.evaluator, "of"):
+        report = judged(parts, policy, splits=splits if judge is None else 2)
+    else:  # of an agent, which is judged by samples alone
         from advrl.recipes.oracles import OracleJudge
 
         report = OracleJudge(parts.evaluator.oracle, next(policy.parameters()).device).of(policy, splits)
-    else:
-        report = judged(parts, policy, splits=splits)
-    assert isinstance(report, FigureReport)
-    return report
+    found: FigureReport = report if judge is None else judge.extended(report, policy)
+    return found
 
 
 def sweep_text(name: str, own: Sweep, against: Sweep | None = None, other: str = "--against") -> str:

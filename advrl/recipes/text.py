@@ -17,7 +17,8 @@ from advrl.data import TOKENISERS, Corpus, make_corpus, read_lines
 from advrl.metrics import duplicates, novelty, self_bleu, sentence_bleu, step_nll
 from advrl.nn.sequences import WritingPolicy
 from advrl.recipes.images import evaluating
-from advrl.recipes.sequences import SequenceConfig, SequenceParts
+from advrl.recipes.sequence_parts import SequenceParts
+from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated
 
 JUDGED = 1000  # sentences in each draw
