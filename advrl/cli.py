@@ -88,6 +88,10 @@ class Evaluate:
     """Folder of the run."""
     splits: int = 10
     """Independent draws, for means and standard errors."""
+    temperatures: str | None = None
+    """Of sequences: sweep the policy's temperature, 0.6:1.4:9 or 0.7,1,1.3, for quality against diversity."""
+    against: Path | None = None
+    """Of sequences: a run to sweep beside it, best of maximum likelihood with the same architecture and budget."""
     checkpoint: Literal["best", "last"] = "best"
     """Which weights: the best by the quick evaluation, or the last."""
     device: str = "auto"
@@ -319,15 +323,39 @@ def _evaluate(options: Evaluate) -> int:
     from advrl.checks import integer
     from advrl.files import write_atomically
     from advrl.recipes import load
+    from advrl.recipes.alarms import alarm_text, sequence_alarms
     from advrl.recipes.run import save_report_plot
 
     integer("--splits", options.splits)
+    if options.against is not None and options.temperatures is None:
+        return _fail("--against is for a sweep: give --temperatures as well, as 0.6:1.4:9")
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
+    if options.temperatures is not None:
+        return _sweep(run, options)
     report = run.evaluate(options.splits)
+    alarms = sequence_alarms(report.rows)
     path = options.run / "evaluation.json"
-    write_atomically(path, json.dumps({**report.as_dict(), "step": run.step}, indent=2).encode())
+    found = {**report.as_dict(), "step": run.step, "alarms": [alarm._asdict() for alarm in alarms]}
+    write_atomically(path, json.dumps(found, indent=2).encode())
     save_report_plot(report, options.run)
-    print(f"{options.run}, step {run.step:,}\n\n{report}\n\nWritten:\n  {path}\nNext:\n  advrl plot {options.run}")
+    told = f"{options.run}, step {run.step:,}\n\n{report}\n\n{alarm_text(alarms)}"
+    print(f"{told}Written:\n  {path}\nNext:\n  advrl plot {options.run}")
+    return 0
+
+
+def _sweep(run: Any, options: Evaluate) -> int:
+    from advrl.recipes import load
+    from advrl.recipes.sweep import sweep_against, sweep_text, temperatures, write_sweep
+
+    assert options.temperatures is not None
+    at = temperatures(options.temperatures)
+    other = None if options.against is None else load(options.against, device=options.device)
+    own, against = sweep_against(run, at, other)
+    names = (options.run.name, "" if options.against is None else options.against.name)
+    print(f"{options.run}, step {run.step:,}\n\n{sweep_text(names[0], own, against, names[1])}\n\nWritten:")
+    for path in write_sweep(options.run, names[0], own, against, names[1]):
+        print(f"  {path}")
+    print(f"Next:\n  advrl sample {options.run} --temperature {at[0]:g}")
     return 0
 
 

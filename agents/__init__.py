@@ -27,6 +27,7 @@ else:
     from advrl.agents.dynamics_unrolled import Unrolled
     from advrl.agents.evaluation import Evaluator
     from advrl.agents.fit import Every, Interrupted, Trainer, WriteError, fit
+    from advrl.agents.language_model import LanguageModel, train_language_model
     from advrl.agents.likelihood import LikelihoodTrainer
     from advrl.agents.meter import DivergedError
     from advrl.agents.modes import ModeEvaluator, ModeReport
@@ -102,6 +103,7 @@ else:
         "ImportanceWeighted",
         "Interrupted",
         "Labelled",
+        "LanguageModel",
         "Learned",
         "LearnedLinear",
         "LearnedModel",
@@ -168,6 +170,7 @@ else:
         "sarsa_lambda",
         "save_checkpoint",
         "td_prediction",
+        "train_language_model",
         "tree_backup",
         "ucb_vi",
         "value_gap",

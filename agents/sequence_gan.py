@@ -23,7 +23,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.adversarial import _frozen, backward, update
 from advrl.agents.likelihood import likelihood_loss
-from advrl.agents.parts import Parts
+from advrl.agents.parts import Parts, follow
 from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, LeaveOneOut, written
 from advrl.agents.sequence_gan_scores import Lesson, SequenceAlgorithm
 from advrl.checks import choice, integer, number
@@ -140,7 +140,8 @@ class SequenceGANTrainer(Parts):
         self.steps += 1
         if self.steps == self.pretrain:
             self._begin()
-        self._update_average()
+        if self.ema:
+            follow(self.average, self.generator, self.ema, self.steps)
         return told
 
     def begin_with(self, policy: nn.Module) -> None:
@@ -281,13 +282,6 @@ class SequenceGANTrainer(Parts):
         for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
             for group in [] if optimiser is None else optimiser.param_groups:
                 group["lr"] = rate * factor
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if not self.ema:
-            return
-        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}

@@ -29,6 +29,10 @@ FEW_OF = {  # of studies, by name
     "semisupervised": ["--seeds", "2", "--steps", "4"],
     "dynamics": ["--tasks", "ring", "--dynamics", "lookahead,unrolled-10", "--steps", "8", "--looks", "8", "--seeds",
                  "1", "--batch-size", "8"],
+    "oracle": ["--seeds", "1", "--likelihood-steps", "8", "--steps", "2", "--batch-size", "16", "--temperatures",
+               "0.8,1.2", "--samples", "200", "--vocab", "6", "--length", "4", "--sequences", "64", "--width", "8"],
+    "text": ["--seeds", "1", "--likelihood-steps", "8", "--steps", "2", "--batch-size", "8", "--temperatures",
+             "0.8,1.2", "--samples", "20", "--width", "8"],
     "modes": ["--tasks", "ring", "--seeds", "1", "--steps", "4"],
 }  # fmt: skip
 OTHERS = {".", "cd", "git", "make", "mkdocs", "pip", "pytest", "python", "tensorboard"}  # programs that are not run

@@ -18,6 +18,8 @@ BENCHES: dict[str, tuple[str, str]] = {
     "costs": ("advrl.lab.bench_costs", "what each objective pays against D, and how steeply it falls (no training)"),
     "stabilisers": ("advrl.lab.bench_stabilisers", "what a stabiliser costs a step, beside what it gains"),
     "semisupervised": ("advrl.lab.bench_semisupervised", "test error from a few labels, with a generator and without"),
+    "oracle": ("advrl.lab.bench_oracle", "sequence GANs on a known law: both likelihoods and KLs, beside tempered MLE"),
+    "text": ("advrl.lab.bench_text", "sequence GANs on captions of yours: BLEU, language models, beside tempered MLE"),
     "modes": ("advrl.lab.bench_modes", "ring, grid and stacked digits over seeds, beside the published rows"),
     "dynamics": ("advrl.lab.bench_dynamics", "how two players move: ring and grid at equal time, oscillation, cost"),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advrl.agents.report import Estimate, FigureReport
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, number
 from advrl.data import GrammarOracle, HMMOracle, LSTMOracle, Vocabulary
 from advrl.data.oracles import Oracle
 from advrl.metrics import duplicates, ngram_diversity, nll
@@ -160,6 +160,8 @@ class OracleSequences(SequenceConfig):
     """Sequences to learn from."""
     width: int = 32
     """Units of the hidden layers, and of a recurrent discriminator."""
+    weights: float | None = None
+    """Standard deviation of the policy's first weights; SeqGAN's is 0.1. Default: torch's own."""
     dropout: float = 0.0
     """Share of units dropped while likelihood is learned."""
     lr: float = 1e-2
@@ -174,6 +176,8 @@ class OracleSequences(SequenceConfig):
         for name in ("length", "oracle_hidden"):
             integer(flag(name), getattr(self, name))
         integer("--oracle-seed", self.oracle_seed, 0)
+        if self.weights is not None:
+            number("--weights", self.weights, 0.0, exclusive=True)
         super().validate()
         if integer("--sequences", self.sequences) < (self.batch_size or 1):
             raise ValueError(f"--sequences must be at least a batch of {self.batch_size}, got {self.sequences}")
@@ -200,6 +204,15 @@ class OracleSequences(SequenceConfig):
         """The untrained policy for (length, vocabulary): what :func:`advrl.load` fills with weights."""
         length, vocab = shape
         return self.writer(vocab, length, eos=self.kind == "grammar")
+
+    def writer(self, vocab: int, length: int, eos: bool) -> Any:
+        """The untrained policy, with ``--weights``."""
+        policy = super().writer(vocab, length, eos)
+        if self.weights is not None:
+            with torch.no_grad():
+                for weight in policy.parameters():
+                    weight.normal_(0.0, self.weights)
+        return policy
 
     def build(self, device: torch.device) -> SequenceParts:
         """All parts of the run.

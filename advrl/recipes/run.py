@@ -34,10 +34,12 @@ from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
 from advrl.metrics import Alarm, collapse_alarm, curve_alarms, quick_alarm, recall_alarm
 from advrl.nn import Policy
 from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
+from advrl.recipes.alarms import alarm_text, sequence_alarms
 from advrl.recipes.config import differences, from_dict, probed, to_dict
+from advrl.recipes.language_judge import LEAST, LanguageJudge
 from advrl.recipes.parts import gradient_probe, spectrum_probe
 from advrl.recipes.userfile import load_object
-from advrl.recipes.watch import told, watch
+from advrl.recipes.watch import watch
 from advrl.seeding import isolated, seed_everything
 
 Probes = list[GradientProbe | SpectrumProbe]
@@ -212,12 +214,11 @@ def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: floa
         probe.close()
         (probe_plot if isinstance(probe, GradientProbe) else spectrum_plot)(folder)
     save_report_plot(report, folder)
-    rung = "".join(f"{told('ALARM', alarm)}\n\n" for alarm in alarms)
     averaged = "averaged " * (getattr(parts.trainer, "average", None) is not parts.trainer.generator)
     return (
         f"\nTrained to step {config.steps:,} in {seconds:.0f} s ({cpu_seconds:.0f} CPU-seconds). Judged are the "
         f"{averaged}weights of step {run.step:,}, the best by the quick {parts.chosen_by}.\n\n"
-        f"{report}\n\n{rung}{_written(folder, parts.pictured)}"
+        f"{report}\n\n{alarm_text(alarms)}{_written(folder, parts.pictured)}"
     )
 
 
@@ -242,6 +243,7 @@ def health(report: Report | ModeReport, folder: Path) -> list[Alarm]:
         collapsed = quick_alarm({"modes": reached}, round(all_modes))
     elif "real halves" in rows:
         collapsed = recall_alarm(rows["generated"]["recall"].mean, rows["real halves"]["recall"].mean)
+    found += sequence_alarms(report.rows)
     return found if collapsed is None else [*found, collapsed]
 
 
@@ -279,7 +281,12 @@ class Run:
         parts = config.build(self.device)
         if hasattr(parts, "remember"):  # what is judged beside the policy
             parts.remember(self.folder)
-        return judged(parts, self.policy, splits=splits)
+        report: Any = judged(parts, self.policy, splits=splits)
+        text = hasattr(parts.evaluator, "vocab") and len(parts.evaluator.train) >= LEAST
+        if text:  # language models take training
+            report = LanguageJudge(parts.evaluator, len(parts.evaluator.train)).extended(report, self.policy)
+        told: Report | ModeReport = report
+        return told
 
 
 def load(folder: str | Path, *, device: str = "auto", checkpoint: str = "best") -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from advrl.agents import Every
-from advrl.agents.report import WIDTH
 from advrl.metrics import Alarm, curve_alarms, quick_alarm
 from advrl.plots import read_metrics
+from advrl.recipes.alarms import told
 
 ROWS = 8  # of the log, before a curve is judged
 BEGUN = 0.25  # share of the steps before which nobody asks for all modes
@@ -69,11 +68,6 @@ class Watch:
             collapsed = quick_alarm(self._quick, self.modes, self.share)
             found += [] if collapsed is None else [collapsed]
         return found
-
-
-def told(when: str, alarm: Alarm) -> str:
-    """Lines to be printed; no flag is broken in two."""
-    return textwrap.fill(f"{when}  {alarm}", WIDTH, subsequent_indent=" " * 7, break_on_hyphens=False)
 
 
 def column(alarm: Alarm) -> str:

@@ -1,0 +1,172 @@
+"""``advrl bench oracle``: sequence GANs on an oracle whose probabilities are known, beside tempered likelihood.
+
+Both likelihoods, both divergences to the oracle, entropy and duplicates, over seeds and temperatures; the floor and the
+published rows beside them, with what those are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advrl.files import write_atomically
+from advrl.lab.bench_sequences import (
+    FIRST,
+    Bench,
+    Rows,
+    SequenceOptions,
+    at_one,
+    budgets,
+    cell,
+    check,
+    curves,
+    gaps,
+    over_seeds,
+    play,
+)
+from advrl.lab.modes_table import csv_text
+from advrl.lab.published_sequences import ORACLE, ORACLE_PROTOCOL, WHICH
+
+FIGURES = ("nll_oracle", "nll_test", "reverse_kl", "forward_kl", "ngram_entropy", "duplicates")
+HEAD = ("", "T", "seeds", "NLL_oracle", "NLL_test", "reverse KL", "forward KL", "3-gram entropy", "duplicates")
+AXES = ("nll_oracle", "nll_test")
+DEFINITIONS = """\
+NLL_oracle    -log O of the samples: below the floor, what is likely again and again
+NLL_test      -log G of held-out sequences of the oracle: high if some are forgotten
+KL            reverse KL(G || O), forward KL(O || G): both 0 for a perfect generator alone
+3-gram entropy, duplicates   of a draw's samples; be near the oracle's own
+rows          of the checkpoint that is best by the quick evaluation; of games also the last step's: what the game did
+±             half of Student's 95 % interval over seeds; nats per token. T is the temperature"""
+
+
+@dataclass(frozen=True)
+class Options(SequenceOptions):
+    """Sequence GANs on an oracle: both likelihoods and divergences over seeds, beside tempered maximum likelihood.
+
+    Writes sweeps.csv (a row for each run and temperature; the study goes on from there), table.csv, report.md and
+    tradeoff.png. Every game begins with the maximum-likelihood run of its seed.
+    """
+
+    oracle: Path | None = None
+    """The published oracle's arrays, seqgan_oracle.npz, at length 20. Default: a seeded oracle."""
+    vocab: int = 100
+    """Tokens of the seeded oracle."""
+    length: int | None = None
+    """Tokens of a sequence. Default: 10, and 20 with --oracle."""
+    sequences: int = 10_000
+    """To learn from."""
+    width: int = 32
+    """Units of the policy."""
+    weights: float | None = 0.1
+    """Standard deviation of its first weights."""
+    lr: float = 1e-2
+    """Adam's learning rate for maximum likelihood."""
+    samples: int = 2_000
+    """Behind each figure."""
+
+
+def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None] = print) -> None:
+    """Train what is not trained yet, print the report, write it, its rows and the figure.
+
+    Raises:
+        ValueError, TypeError: for names that do not exist and numbers out of range, before anything is trained.
+    """
+    from advrl.recipes.oracles import OracleSequences
+
+    algorithms = check(options)
+    length = options.length or (10 if options.oracle is None else 20)
+    config = OracleSequences(oracle=options.oracle, vocab=options.vocab, length=length, sequences=options.sequences,
+                             width=options.width, weights=options.weights, lr=options.lr, steps=2)  # fmt: skip
+    bench = Bench(config, lambda run, at: judged(run, at, options.samples), AXES)
+    out = options.out or folder()
+    rows = play(bench, options, out, say)
+    text = report(rows, algorithms, options.oracle is not None)
+    written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
+    write_atomically(written[0], (text + "\n").encode())
+    write_atomically(written[1], csv_text(table(rows, algorithms)).encode())
+    draw(rows, algorithms, written[3])
+    say(f"\n{text}\n\nWritten:\n" + "\n".join(f"  {path}" for path in written))
+
+
+def judged(run: Any, at: Sequence[float], samples: int) -> list[dict[str, float]]:
+    """A run's figures at each temperature, those of the oracle's own samples as ``oracle_*``, and its alarms."""
+    from advrl.recipes.alarms import sequence_alarms
+    from advrl.recipes.sweep import sweep
+
+    parts = run.config.build(run.device)
+    if not hasattr(run.policy, "step"):  # writes vectors
+        found = parts.evaluator.of(run.policy, max(1, samples // 200))
+        rows, reference = [found.rows["generated"]], found.rows["oracle"]
+    else:
+        swept = sweep(run, at, parts, samples=samples)
+        rows, reference = list(swept.rows), dict(swept.reference)
+    told = []
+    for temperature, row in zip(at, rows, strict=True):
+        alarms = sequence_alarms({"generated": row, "oracle": reference})
+        told.append(
+            {"temperature": temperature, **{name: e.mean for name, e in row.items()}}
+            | {f"oracle_{name}": reference[name].mean for name in ("ngram_entropy", "duplicates")}
+            | {"alarms": "+".join(alarm.name for alarm in alarms)}
+        )
+    return told
+
+
+def table(rows: Rows, algorithms: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each algorithm and temperature: means over seeds with the ends of their intervals."""
+    found = []
+    for algorithm in algorithms:
+        mine = [row for row in rows if row["algorithm"] == algorithm]
+        for temperature in dict.fromkeys(row["temperature"] for row in mine):
+            here = [row for row in mine if row["temperature"] == temperature]
+            entry: dict[str, Any] = {"algorithm": algorithm, "temperature": temperature, "seeds": len(here)}
+            for name in FIGURES:
+                told = over_seeds(here, name)
+                if told is not None:
+                    entry |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
+            found.append(entry)
+    return found
+
+
+def report(rows: Rows, algorithms: Sequence[str], published: bool) -> str:
+    """What people read: all algorithms at temperature 1, tempered likelihood, the floor, published rows, gaps."""
+    lines = [_line(HEAD), _line(["---", *["---:"] * (len(HEAD) - 1)])]
+    for algorithm in algorithms:
+        mine = at_one(rows, algorithm)
+        if mine:
+            lines.append(_line([algorithm, "1", str(len(mine)), *(cell(over_seeds(mine, name)) for name in FIGURES)]))
+        if mine and algorithm != FIRST:
+            ends = [cell(over_seeds(mine, f"last_{name}")) for name in FIGURES]
+            lines.append(_line([f"{algorithm}, last step", "1", str(len(mine)), *ends]))
+    tempered = [row for row in rows if row["algorithm"] == FIRST and float(row["temperature"]) != 1.0]
+    for temperature in dict.fromkeys(row["temperature"] for row in tempered):
+        mine = [row for row in tempered if row["temperature"] == temperature]
+        cells = [cell(over_seeds(mine, name)) for name in FIGURES]
+        lines.append(_line([f"{FIRST}, tempered", f"{float(temperature):g}", str(len(mine)), *cells]))
+    floor = cell(over_seeds(rows[:1], "floor"))
+    own = [cell(over_seeds(rows[:1], f"oracle_{name}")) for name in ("ngram_entropy", "duplicates")]
+    lines.append(_line(["**floor: the oracle itself**", "1", "", floor, floor, "0", "0", *own]))
+    lines += [_line([f"*{p.method}*: {p.source}", "", "", f"{p.nll_oracle:.3f}", *[""] * 5]) for p in ORACLE]
+    alarms = sorted({(row["algorithm"], name) for row in rows for name in row.get("alarms", "").split("+")
+                     if name and float(row["temperature"]) == 1.0})  # fmt: skip
+    told = "".join(f"ALARM  {algorithm}: {name}\n" for algorithm, name in alarms)
+    parts = ["\n".join(lines), told.rstrip(), gaps(rows, algorithms, AXES), budgets(rows, algorithms), DEFINITIONS,
+             WHICH[published], ORACLE_PROTOCOL]  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def draw(rows: Rows, algorithms: Sequence[str], path: Path) -> None:
+    """The curve of each algorithm, a thin line for each seed, and the floor, unless it is far off."""
+    from advrl.plots import tradeoff_plot
+
+    sweeps = {name: list(curves(rows, name, AXES).values()) for name in algorithms}
+    floor, quality = float(rows[0]["floor"]), [float(row["nll_oracle"]) for row in rows]
+    near = min(quality) - floor < 2 * (max(quality) - min(quality))
+    title = f"Quality and diversity over temperatures; the floor of both is {floor:.2f}"
+    shown = {name: found for name, found in sweeps.items() if found}
+    tradeoff_plot(shown, floor=floor if near else None, out=path, title=title)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
