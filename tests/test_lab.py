@@ -213,7 +213,8 @@ def test_comparing_leaves_no_trace_and_repeats():
 
 
 @pytest.mark.parametrize(
-    "estimator", [Score(2, Critic()), Score(2, advantage=VarianceNormalised(Critic())), Relax(2), Rebar(2, Learned(0.5))]
+    "estimator",
+    [Score(2, Critic()), Score(2, advantage=VarianceNormalised(Critic())), Relax(2), Rebar(2, Learned(0.5))],
 )
 def test_what_is_learned_warms_up_on_the_problem(estimator):
     """It has left a loss of its own graph behind, which no copy may take along."""
