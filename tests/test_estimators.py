@@ -10,6 +10,8 @@ from torch.distributions import Bernoulli, Independent, Normal
 from advrl.distributions import Binomial, Implicit, OneHotCategorical
 from advrl.estimators import (
     ESTIMATORS,
+    Arm,
+    DisArm,
     GumbelSoftmax,
     MovingAverage,
     Path,
@@ -20,7 +22,8 @@ from advrl.estimators import (
     make_estimator,
     score_function,
 )
-from advrl.estimators.quick import log_prob_of, sample_of
+from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.quick import log_prob_of, rsample_of, sample_of
 from tests.pairs import KINDS
 from tests.statistics import assert_unbiased
 
@@ -301,3 +304,58 @@ def test_quick_draws_and_log_probabilities_are_torch_s(make):
         torch.testing.assert_close(ours, other.log_prob(x[:7]))
     with pytest.raises(ValueError, match="support"):
         log_prob_of(dist, x[:7] * torch.nan)
+    if dist.has_rsample:
+        slopes = []
+        for draw in (rsample_of, lambda dist, n: dist.rsample((n,))):
+            torch.manual_seed(1)
+            slopes.append(torch.autograd.grad((draw(dist, 7) ** 3).sum(), theta, retain_graph=True)[0])
+        torch.testing.assert_close(*slopes)
+
+
+# ------------------------------------------------------------------- derivatives that are written out
+
+
+def derivatives(f, leaf: Tensor, order: int) -> list[Tensor]:
+    """The value of f(leaf), summed, and its derivatives along a fixed direction, up to an order."""
+    found = [f(leaf).sum()]
+    for k in range(1, order + 1):
+        direction = torch.linspace(-1, 1, leaf.numel(), dtype=leaf.dtype).reshape(leaf.shape)
+        (slope,) = torch.autograd.grad(found[-1], leaf, create_graph=k < order)
+        found.append((slope * direction).sum())
+    return [value.detach() for value in found]
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.7, "tensor"])
+def test_the_boxed_mean_has_every_derivative_of_the_surrogate(baseline):
+    torch.manual_seed(0)
+    leaf = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(5, 3, dtype=torch.float64) if baseline == "tensor" else baseline
+    ways = [
+        lambda t, mean=mean: mean(t.sin() - t**2, (2 * t).cos() + t**3)
+        for mean in (lambda lp, c: score_function(lp, c, b).mean(0), lambda lp, c: boxed_mean(lp, c, b))
+    ]
+    torch.testing.assert_close(derivatives(ways[0], leaf, 4), derivatives(ways[1], leaf, 4), rtol=1e-10, atol=1e-10)
+    rows = torch.eye(3, dtype=torch.float64)
+    batched = [torch.autograd.grad(way(leaf), leaf, rows, is_grads_batched=True)[0] for way in ways]
+    torch.testing.assert_close(*batched)
+
+
+@pytest.mark.parametrize("estimator", [Score(4), Score(4, leave_one_out), Arm(2), DisArm(3)], ids=repr)
+def test_derivatives_written_out_are_those_inside_torch_func(estimator):
+    """``torch.func`` sees the plain operations instead."""
+    logits = torch.tensor([[0.3, -1.0], [0.5, 2.0]], dtype=torch.float64)
+
+    def loss(t: Tensor, w: Tensor) -> Tensor:
+        torch.manual_seed(0)  # the same draw each time
+        dist = Independent(Bernoulli(logits=t, validate_args=False), 1, validate_args=False)
+        return estimator(dist, lambda x: (w * x.cumsum(-1)[..., -1] - 0.4) ** 2 + w).sum()
+
+    w = torch.tensor(0.8, dtype=torch.float64)
+    leaves = [logits.clone().requires_grad_(), w.clone().requires_grad_()]
+    first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+    torch.testing.assert_close(tuple(torch.func.grad(loss, argnums=(0, 1))(logits, w)), first)
+    mixed = torch.func.grad(lambda t: torch.func.grad(loss, argnums=1)(t, w))(logits)
+    torch.testing.assert_close(mixed, torch.autograd.grad(first[1], leaves[0], retain_graph=True)[0])
+    hessian = torch.func.jacrev(torch.func.grad(loss))(logits, w)
+    rows = [torch.autograd.grad(entry, leaves[0], retain_graph=True)[0] for entry in first[0].flatten()]
+    torch.testing.assert_close(hessian.flatten(0, 1), torch.stack(rows))
