@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ def follow(
     live: nn.Module,
     decay: float,
     steps: int,
-    parameters: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+    parameters: tuple[list[Tensor], list[Tensor]] | None = None,
 ) -> None:
     """Move a network's exponential moving average by a step; buffers, such as batch norm's, are copied.
 

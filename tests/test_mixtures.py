@@ -22,7 +22,7 @@ from advrl.metrics import mode_coverage
 from advrl.nn import MLP, POINT_FAMILIES, FourierFeatures, Policy, point_family
 from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_frames, read_metrics, save_frame
 from advrl.recipes import Grid, Ring
-from advrl.recipes.mixtures import NoiseDecay
+from advrl.recipes.parts import NoiseDecay
 from tests.statistics import FALSE_ALARM, assert_unbiased
 
 SMALL = ["--steps", "12", "--log-every", "4", "--picture-every", "6", "--checkpoint-every", "5", "--batch-size", "16",
