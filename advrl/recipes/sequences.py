@@ -93,7 +93,7 @@ class SequenceConfig:
     """Samples that are weighed against each other, in bsgan."""
     temperature: str = "1:0.5"
     """Of the relaxation, in gumbel: FIRST:LAST, by the same factor each step, or one number."""
-    vector_noise: float = 0.3
+    vector_noise: float = 0.1
     """Standard deviation of the noise on all vectors that the discriminator sees, in embedding."""
     entropy: float = 0.0
     """Weight of the policy's entropy beside the reward."""
