@@ -28,7 +28,7 @@ from advrl.tabular.solution import feasible, rounding
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 SWEEPS = (2, 3, 5, 10)  # under the first policies, which do not last, and under all that follow
-ROUGH = 1e-4  # least change, of what values differ by, that single precision tells apart
+ROUGH = 0.03  # least change, of what values differ by, for single precision: what it rounds off is left to the end
 LARGE = 200_000  # states whose values in float64 are far from the core
 PADDING = 2  # most entries, of which one is a successor
 

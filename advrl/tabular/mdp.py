@@ -222,8 +222,9 @@ def _check_kind(mdp: MDP) -> None:
             raise TypeError(f"{name} must be a floating-point tensor, got {getattr(t, 'dtype', type(t).__name__)}")
     if isinstance(mdp.P, Successors) and mdp.P.next.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"next states must be int32 or int64, got {mdp.P.next.dtype}")
-    if not isinstance(mdp.gamma, Tensor) and (isinstance(mdp.gamma, bool) or not isinstance(mdp.gamma, Real)):
-        raise TypeError(f"gamma must be a number or a tensor, got {mdp.gamma!r}")
+    gamma: Any = mdp.gamma
+    if isinstance(gamma, bool) or not isinstance(gamma, (Tensor, Real)):
+        raise TypeError(f"gamma must be a number or a tensor, got {gamma!r}")
     if prob.dtype != mdp.R.dtype or prob.device != mdp.R.device:
         raise ValueError(
             f"P and R must share dtype and device, got {prob.dtype} on {prob.device} and {mdp.R.dtype} on "
