@@ -218,6 +218,8 @@ def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, Tensor |
         if not rough and _enough(mdp, problem, V, gap, tol):
             return _tensor(mdp, TV), _tensor(mdp, problem.Q), residuals, False
         sweeps = SWEEPS[min(i, len(SWEEPS) - 1)]
+        if i >= len(SWEEPS) and len(V) >= LARGE:  # there a backup costs as much as twenty sweeps
+            sweeps *= 2
         if i >= len(SWEEPS):
             slow = slow + 1 if gap > 0.5 * problem.rate ** (sweeps + 1) * before else 0
         before = gap
