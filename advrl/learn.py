@@ -99,7 +99,7 @@ def run(options: Learn) -> int:
         title = f"{options.learner} on {options.problem}"
         print(f"\nWritten:\n  {curves(found.returns, best, options.out, title=title)}")
     else:
-        print(f"\nNext:\n  advrl learn {options.learner} {options.problem} --out curves.png")
+        print("\nNext:\n  the same with --out curves.png draws the learning curves")
     assert torch.isfinite(found.returns).all()
     return 0
 

@@ -76,7 +76,7 @@ def run(options: Solve) -> int:
     if written:
         print("\nWritten:\n" + "\n".join(f"  {path}" for path in written))
     else:
-        print(f"\nNext:\n  advrl solve {options.problem} --plot")
+        print("\nNext:\n  the same with --plot draws values, actions, visits and bounds")
     return 0
 
 

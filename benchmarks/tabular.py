@@ -13,12 +13,14 @@ process's own seconds with the least and the greatest, as JSON. Building a solve
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
 import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,12 +219,29 @@ def main() -> None:
     parser.add_argument("--gamma", type=float, help="another discount than the task's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="of advrl's solver")
+    parser.add_argument("--out", type=Path, help="a CSV file to add the rows to")
     args = parser.parse_args()
     unknown = set(args.tasks) - set(TASKS)
     if unknown:
         parser.error(f"unknown task {sorted(unknown)[0]!r} (one of: {', '.join(TASKS)})")
     for task in args.tasks or [name for name in TASKS if name != "million"]:
-        print(json.dumps(measure(task, args.gamma, args.rounds, args.device)), flush=True)
+        told = measure(task, args.gamma, args.rounds, args.device)
+        print(json.dumps(told), flush=True)
+        if args.out is not None:
+            write(told, args.out)
+
+
+def write(told: dict[str, Any], path: Path) -> None:
+    """Add a row for each solver of a task."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        if new:
+            rows.writerow(["task", "gamma", "solver", "ms", "low", "high", "error", "advrl / quantecon"])
+        ratio = told.get("advrl / quantecon", {}).get("ratio", "")
+        for name, row in told["solvers"].items():
+            figures = [row[column] for column in ("ms", "low", "high", "error")]
+            rows.writerow([told["task"], told["gamma"], name, *figures, ratio if name == "advrl" else ""])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,6 @@ def test_wrong_discounts_are_named():
     with pytest.raises(ValueError, match=r"gamma must be a number or have shape \(2,\), got \(3,\)"):
         agents.sarsa(PROBLEM, agents=2, gamma=GAMMAS)
     with pytest.raises(TypeError, match="no schedule"):
-        agents.q_learning(PROBLEM, gamma=agents.decay(0.9, 0.1, 10))  # type: ignore[arg-type]
+        agents.q_learning(PROBLEM, gamma=agents.decay(0.9, 0.1, 10))
     with pytest.raises(ValueError, match="bonus where gamma is 1"):
         agents.q_learning(PROBLEM, gamma=torch.tensor([0.5, 1.0]), agents=2, bonus=0.1)

@@ -1,6 +1,7 @@
 """The MDP itself: its forms, the ways in and out, and what bad input is told."""
 
 import math
+import warnings
 
 import gymnasium as gym
 import pytest
@@ -14,6 +15,7 @@ from advrl.tabular import (
     assert_policy_optimal,
     backward_induction,
     discriminator_loss,
+    from_dense,
     from_function,
     from_gymnasium,
     from_sparse,
@@ -199,6 +201,15 @@ def lists(to):
     return Successors(following, prob)
 
 
+def csr(to: int) -> torch.Tensor:
+    """Four rows of one entry; state 1, action 0 leads to ``to``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        column = torch.tensor([0, 1, to, 1], dtype=torch.int32)
+        return torch.sparse_csr_tensor(torch.arange(5, dtype=torch.int32), column, torch.ones(4).double(), (4, 2),
+                                       check_invariants=False)  # fmt: skip
+
+
 BAD = {
     "sum": (lambda: row(0.6, 0.3), r"sum to 1: state 1 \(0, 1\), action 1 \(go\) has 0\.9 \(1 rows are wrong"),
     "excess": (lambda: row(0.6, 0.6), r"sum to 1: .* has 1\.2"),
@@ -210,6 +221,8 @@ BAD = {
     "gamma below": (lambda: grid(gamma=-0.1), r"gamma must be in \[0, 1\], got -0\.1"),
     "gamma nan": (lambda: grid(gamma=math.nan), r"gamma must be in \[0, 1\], got nan"),
     "index": (lambda: grid(P=lists(7)), r"must be in 0\.\.1: state 0 \(0, 0\), action 1 \(go\) leads to 7"),
+    "csr index": (lambda: grid(P=csr(7)), r"must be in 0\.\.1: state 1 \(0, 1\), action 0 \(stay\) leads to 7"),
+    "csr index below": (lambda: grid(P=csr(-1)), r"action 0 \(stay\) leads to -1"),
     "index below": (lambda: grid(P=lists(-1)), r"action 1 \(go\) leads to -1"),
     "stuck": (lambda: grid(mask=torch.tensor([[1, 1], [0, 0]]) > 0), r"state 1 \(0, 1\) has no feasible action"),
     "p0": (lambda: grid(p0=torch.tensor([0.5, 0.6]).double()), r"p0 must hold probabilities that sum to 1"),
@@ -362,3 +375,23 @@ def test_names():
     mdp = student()
     assert mdp.state(1) == "1 (Class 1)" and gridworld("S.\n.G").state(2) == "2 (1, 0)"
     assert gridworld("SG").action(3) == "3 (up)"
+
+
+def test_arrays_and_lists_make_the_mdp_of_their_tensors():
+    mdp = random_mdp(4, 3, 0.9, seed=5)
+    found = from_dense(mdp.P.numpy(), mdp.R.tolist(), 0.9, state_labels=tuple("abcd"))
+    assert (found.P == mdp.P).all() and (found.R == mdp.R).all() and found.state_labels == tuple("abcd")
+    counts = (mdp.P * 7).numpy()
+    with pytest.raises(ValueError, match="sum to 1"):
+        from_dense(counts, mdp.R, 0.9)
+    torch.testing.assert_close(from_dense(counts, mdp.R, 0.9, normalise=True).P, mdp.P)
+    assert from_dense(mdp.P.numpy(), mdp.R, dtype=torch.float32).dtype == torch.float32
+
+
+def test_kinds_that_will_not_do_are_named():
+    one = torch.ones(1, 1, 1)
+    with pytest.raises(TypeError, match=r"next states must be int32 or int64, got torch\.float32"):
+        MDP(Successors(torch.zeros(1, 1, 1), one), torch.zeros(1, 1), 0.9)
+    for gamma in ("0.9", True):
+        with pytest.raises(TypeError, match="gamma must be a number or a tensor, got"):
+            MDP(one, torch.zeros(1, 1), gamma)

@@ -12,6 +12,7 @@ from advrl.tabular.analysis import (
 )
 from advrl.tabular.average import AverageReward, relative_value_iteration
 from advrl.tabular.convert import (
+    from_dense,
     from_function,
     from_gymnasium,
     from_sparse,
@@ -69,6 +70,7 @@ __all__ = [
     "discriminator_loss",
     "ended_states",
     "evaluation_sweeps",
+    "from_dense",
     "from_function",
     "from_gymnasium",
     "from_sparse",

@@ -99,6 +99,29 @@ def _action_labels(env: Any, actions: int) -> tuple[str, ...] | None:
     return known[name] if name in known and len(known[name]) == actions else None
 
 
+def from_dense(
+    P: Any,
+    R: Any,
+    gamma: float | Tensor = 1.0,
+    *,
+    normalise: bool = False,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+    **fields: Any,
+) -> MDP:
+    """The MDP of arrays or nested lists, P (*b, S, A, S) and R (*b, S, A) or (*b, S, A, S).
+
+    Args:
+        normalise: divide the rows of P by what they sum to, where that is not zero.
+        fields: others of the MDP, such as ``terminal``.
+    """
+    prob, reward = (torch.as_tensor(x, dtype=dtype, device=device) for x in (P, R))
+    if normalise:
+        total = prob.sum(-1, keepdim=True)
+        prob = torch.where(total > 0, prob / total, prob)
+    return MDP(prob, reward, gamma, **fields)
+
+
 def from_function(
     step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
     num_states: int,

@@ -28,7 +28,7 @@ from advrl.tabular.solution import feasible, rounding
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 SWEEPS = (2, 3, 5, 10)  # under the first policies, which do not last, and under all that follow
-ROUGH = 1e-4  # least change, of what values differ by, that single precision tells apart
+ROUGH = 0.03  # least change, of what values differ by, for single precision: what it rounds off is left to the end
 LARGE = 200_000  # states whose values in float64 are far from the core
 PADDING = 2  # most entries, of which one is a successor
 
@@ -218,6 +218,8 @@ def iterate(mdp: MDP, tol: float, max_iterations: int) -> tuple[Tensor, Tensor |
         if not rough and _enough(mdp, problem, V, gap, tol):
             return _tensor(mdp, TV), _tensor(mdp, problem.Q), residuals, False
         sweeps = SWEEPS[min(i, len(SWEEPS) - 1)]
+        if i >= len(SWEEPS) and len(V) >= LARGE:  # there a backup costs as much as twenty sweeps
+            sweeps *= 2
         if i >= len(SWEEPS):
             slow = slow + 1 if gap > 0.5 * problem.rate ** (sweeps + 1) * before else 0
         before = gap

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -219,6 +220,11 @@ def _check_kind(mdp: MDP) -> None:
     for name, t in (("P", prob), ("R", mdp.R)):
         if not isinstance(t, Tensor) or not t.is_floating_point():
             raise TypeError(f"{name} must be a floating-point tensor, got {getattr(t, 'dtype', type(t).__name__)}")
+    if isinstance(mdp.P, Successors) and mdp.P.next.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"next states must be int32 or int64, got {mdp.P.next.dtype}")
+    gamma: Any = mdp.gamma
+    if isinstance(gamma, bool) or not isinstance(gamma, (Tensor, Real)):
+        raise TypeError(f"gamma must be a number or a tensor, got {gamma!r}")
     if prob.dtype != mdp.R.dtype or prob.device != mdp.R.device:
         raise ValueError(
             f"P and R must share dtype and device, got {prob.dtype} on {prob.device} and {mdp.R.dtype} on "
@@ -301,6 +307,15 @@ def _check(mdp: MDP) -> None:
             f"probabilities must not be negative or NaN: state {mdp.state(s)}, action {mdp.action(a)} has "
             f"{prob[tuple(where)].item():g}"
         )
+    if transitions.is_csr(mdp.P):
+        column = mdp.P.col_indices()
+        strays = ((column < 0) | (column >= S)).nonzero()
+        if len(strays):
+            s, a = divmod(int(transitions.rows_of(mdp.P)[strays[0]]), A)
+            raise ValueError(
+                f"next states must be in 0..{S - 1}: state {mdp.state(s)}, action {mdp.action(a)} leads to "
+                f"{int(column[strays[0]])}"
+            )
     if isinstance(mdp.P, Successors):
         out = (mdp.P.next < 0) | (mdp.P.next >= S)
         if out.any():

@@ -9,6 +9,7 @@ Shapes: N problems, S states, A actions, B successors of each pair; rewards are 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,11 +54,17 @@ def howard(mdp: MDP, tol: float, max_iterations: int) -> Solution:
     certify(
         prob, succ, reward, gamma, least, greatest, noise, mdp.even, V, Q, lower, upper, policy, best, error, regret
     )
+    names = "V", "Q", "policy", "optimal_set", "lower", "upper", "error_bound", "policy_regret_bound"
     parts = V, Q, policy, best, lower, upper, error, regret
-    found = [torch.as_tensor(x if mdp.batch_shape else x[0], device="cpu") for x in parts]
+    found: dict[str, Any] = {
+        name: torch.as_tensor(x if mdp.batch_shape else x[0], device="cpu")
+        for name, x in zip(names, parts, strict=True)
+    }
     exhausted = used == max_iterations
     status = "converged" if error.max() <= tol else "max_iterations" if exhausted else "rounding"
-    return Solution(*found, gains[:used].tolist(), used, status, seconds=time.perf_counter() - started)
+    return Solution(
+        **found, residuals=gains[:used].tolist(), iterations=used, status=status, seconds=time.perf_counter() - started
+    )
 
 
 @fused.compiled
