@@ -75,7 +75,8 @@ class _Antithetic(Estimator):
             node, x, weight = (t.reshape(*t.shape[: t.dim() - node.dim() + batch], -1) for t in (node, x, weight))
         if transformed():
             return _paired(node, value, x, weight, parts.trials or 1)
-        surrogate: Tensor = _Paired.apply(node, value, x, weight, parts.trials or 1)
+        trials = parts.trials or 1
+        surrogate: Tensor = _Paired.apply(node, value, x, weight, trials)  # type: ignore[no-untyped-call]
         return surrogate
 
 

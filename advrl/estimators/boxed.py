@@ -49,5 +49,5 @@ def boxed_mean(log_prob: Tensor, cost: Tensor, baseline: Tensor | float = 0.0) -
     same_shape(log_prob=log_prob, cost=cost)
     if transformed():
         return score_function(log_prob, cost, baseline).mean(0)
-    value: Tensor = _Boxed.apply(log_prob, cost, baseline)
+    value: Tensor = _Boxed.apply(log_prob, cost, baseline)  # type: ignore[no-untyped-call]
     return value

@@ -8,7 +8,6 @@ a = 1/1000 the chance that one unbiased row is marked.
 
 from __future__ import annotations
 
-import copy
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from advrl.checks import integer
 from advrl.estimators import Estimator
-from advrl.lab.harness import Measured, fitted, frozen, gradients, measure, numbers_of, pilot
+from advrl.lab.harness import Measured, fitted, measure, numbers_of, pilot
 from advrl.lab.moments import Moments
 from advrl.lab.problem import Known, Problem
 from advrl.lab.table import Row, Table
@@ -98,7 +97,7 @@ def _compare(
         direction = _direction(pilot(first[1], problem, first[2], seed, chunk))
     else:
         direction = _direction(truth)
-    gradients(copy.deepcopy(frozen(fit[0][1])), problem, 1)  # what torch does at its first backward is no row's time
+    _first_backward(problem.node.device)
     rows, moments, draws = [], [], []
     for name, estimator, numbers in fit:
         label = (seed + zlib.crc32(f"{name} {estimator.n}".encode())) % 2**32
@@ -124,6 +123,13 @@ def _compare(
         moments=tuple(moments),
         draws=tuple(draws),
     )
+
+
+@lru_cache(maxsize=8)
+def _first_backward(device: torch.device) -> None:
+    """Have torch import and start what it does at its first derivative, which is no row's time."""
+    number = torch.ones((), device=device, requires_grad=True)
+    torch.autograd.grad(number * number, number)
 
 
 def _direction(vector: Tensor) -> Tensor:

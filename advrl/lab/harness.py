@@ -155,8 +155,9 @@ def measure(
     template, stateful = frozen(estimator), bool(modules_of(estimator))
     ranks = world_size() if share else 1
     scalar = len(direction) == 1  # then the component is the gradient
-    total = Moments.empty(centre)
-    along = total if scalar else Moments.empty(centre @ direction[:, None])
+    total: Moments | None = None
+    middle = centre @ direction[:, None]
+    along: Moments | None = None
     cosines = centre.new_zeros(())
     kept: list[Tensor] = []
     seen = 0
@@ -174,14 +175,18 @@ def measure(
             continue
         reseed(problem, seed, index)
         found = gradients(copy.deepcopy(template) if stateful else template, counted, count).double()
-        total = total.merge(Moments.of(found, centre))
+        part = Moments.of(found, centre)
+        total = part if total is None else total.merge(part)
         component = found if scalar else found @ direction[:, None]
         if not scalar:
-            along = along.merge(Moments.of(component, along.centre))
+            part = Moments.of(component, middle)
+            along = part if along is None else along.merge(part)
             cosines = cosines + (component[:, 0] / found.norm(dim=1).clamp(min=1e-300)).sum()
         if sum(map(len, kept)) < keep:
             kept.append(component[:keep, 0])
     seconds = _now(problem) - start
+    total = Moments.empty(centre) if total is None else total  # a rank without a chunk
+    along = total if scalar else Moments.empty(middle) if along is None else along
     draws = torch.cat(kept)[:keep] if kept else centre.new_zeros(0)
     if ranks > 1:
         total = gather(total)
