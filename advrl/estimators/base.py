@@ -86,7 +86,7 @@ class Estimator(ABC):
                 not finite, naming the sample. Without that switch nothing is looked at, so nothing waits.
         """
         value = _cost_of(draw, cost)
-        return value[0] if len(value) == 1 else value.mean(0)
+        return value.squeeze(0) if len(value) == 1 else value.mean(0)
 
     def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
         """Draw and return the surrogate, (*batch)."""
