@@ -219,6 +219,7 @@ class AdversarialTrainer(Parts):
         return self.estimator.draw(distribution if self.pack == 1 else Packs(distribution, self.pack))
 
     def _discriminator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+        forget(self.d_opt)
         fake = self.decode(unpacked(draw.x.detach(), self.pack)[0])  # one sample per z: as many fakes as reals
         for stabiliser in self.stabilisers:
             fake = stabiliser.fakes(fake)
@@ -245,6 +246,7 @@ class AdversarialTrainer(Parts):
         return metrics
 
     def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+        forget(self.g_opt)
         real_logits = self.logits(real) if self.objective.needs_real else None
 
         def cost(x: Tensor) -> Tensor:
@@ -331,7 +333,7 @@ class AdversarialTrainer(Parts):
 def backward(optimiser: Optimizer, loss: Tensor, retain_graph: bool = False) -> None:
     """Gradients of a scalar loss for the optimiser's parameters alone, averaged over the ranks."""
     parameters = [p for group in optimiser.param_groups for p in group["params"] if p.requires_grad]
-    optimiser.zero_grad(set_to_none=True)
+    forget(optimiser)
     loss.backward(inputs=parameters, retain_graph=retain_graph)
     all_reduce_gradients(parameters)
 
@@ -340,6 +342,13 @@ def update(optimiser: Optimizer, loss: Tensor) -> None:
     """One optimiser step on a scalar loss, with gradients averaged over the ranks."""
     backward(optimiser, loss)
     optimiser.step()
+
+
+def forget(optimiser: Optimizer) -> None:
+    """Let go of the last step's gradients: the next forward pass takes their memory, which is measurably quicker."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            p.grad = None
 
 
 def told_of_logits(objective: Objective, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:

@@ -127,7 +127,11 @@ class AdamRule(Rule):
         beta = self.betas[0]
         state = self._moments(gradient, state)
         step = -self.lr * rate / (1 - beta ** state["count"])
-        return _scaled(_tuple(torch._foreach_div(state["first"], self._root(state))), step), state
+        change = _tuple(torch._foreach_div(state["first"], self._root(state)))
+        if _recorded(change):
+            return _scaled(change, step), state
+        torch._foreach_mul_(change, step)
+        return change, state
 
     def steps(self, gradient: Params, state: State, rate: float = 1.0) -> tuple[Params, State]:
         state = self._moments(gradient, state)
@@ -147,13 +151,17 @@ class AdamRule(Rule):
     def _moments(self, gradient: Params, state: State) -> State:
         one, two = self.betas
         first = torch._foreach_lerp(state["first"], gradient, 1 - one)
-        second = torch._foreach_addcmul(torch._foreach_mul(state["second"], two), gradient, gradient, 1 - two)
+        second = torch._foreach_mul(state["second"], two)
+        if _recorded(second) or _recorded(gradient):
+            second = torch._foreach_addcmul(second, gradient, gradient, 1 - two)
+        else:
+            torch._foreach_addcmul_(second, gradient, gradient, 1 - two)
         return {"count": state["count"] + 1, "first": _tuple(first), "second": _tuple(second)}
 
     def _root(self, state: State) -> Params:
         """sqrt(v / (1 - beta^t)) + eps, differentiable where v is 0: there the root's slope would be infinite."""
         correction = 1 / math.sqrt(1 - self.betas[1] ** state["count"])
-        if any(v.requires_grad for v in state["second"]):
+        if _recorded(state["second"]):
             return tuple(
                 torch.where(v > 0, torch.where(v > 0, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v)) * correction
                 + self.eps
@@ -214,6 +222,11 @@ def added(params: Params, change: Params) -> Params:
 
 def _scaled(params: Params, factor: float) -> Params:
     return _tuple(torch._foreach_mul(params, factor))
+
+
+def _recorded(params: Any) -> bool:
+    """Whether a gradient is recorded, so that nothing may be changed in place."""
+    return any(p.requires_grad for p in params)
 
 
 def _zeros(params: Params) -> Params:

@@ -1,18 +1,18 @@
 """The adversarial game moved by any two-player dynamics: the generator is player x, the discriminator player y.
 
 The losses are those of ``AdversarialTrainer`` as a pure function of both networks' parameters on one batch and its
-noise, by ``torch.func.functional_call``, so that a dynamics may evaluate and differentiate them anywhere. The samples
-of one generator serve all gradients that are taken at the same weights of it. Shapes: S samples per z, B batch.
+noise, so that a dynamics may evaluate and differentiate them anywhere. The samples of one generator serve all gradients
+that are taken at the same weights of it. Shapes: S samples per z, B batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from advrl.agents.adversarial import AdversarialTrainer, told_of_logits
 from advrl.agents.dynamics import check_state
@@ -124,14 +124,13 @@ class DynamicsTrainer(AdversarialTrainer):
     @torch.no_grad()
     def _update_average(self) -> None:
         """The weights to evaluate are the dynamics' own averages, where it has some."""
-        x, y = self._networks.copies()
+        x, y = (tuple(p.detach() for p in weights) for weights in self._networks.weights)
         judged, _ = self.dynamics.judged(x, y, self._state)
         if judged is x or not self.ema:
             super()._update_average()
             return
         mine = dict(self.average.named_parameters())
-        for name, value in zip(self._networks.names[0], judged, strict=True):
-            mine[name.partition(".")[2]].copy_(value)
+        torch._foreach_copy_([mine[name.partition(".")[2]] for name in self._networks.names[0]], list(judged))
         for buffer, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             buffer.copy_(live)
 
@@ -156,7 +155,7 @@ class DynamicsTrainer(AdversarialTrainer):
 
 
 class Networks(nn.Module):
-    """Both networks in one module: whatever is done inside sees the weights that ``functional_call`` puts there.
+    """Both networks in one module: whatever is done inside :meth:`at` sees the weights that it puts there.
 
     Args:
         generator, discriminator: their trainable parameters are the two players.
@@ -171,10 +170,23 @@ class Networks(nn.Module):
         ]
         self.names = tuple([name for name, _ in side] for side in found)
         self.weights = tuple([p for _, p in side] for side in found)
+        self._places: dict[str, tuple[dict[str, Any], str]] = {}
+        for name in (name for side in self.names for name in side):
+            owner, _, own = name.rpartition(".")
+            self._places[name] = self.get_submodule(owner)._parameters, own
 
-    def forward(self, work: Callable[[], Losses]) -> Losses:
-        """Do the work here."""
-        return work()
+    @contextmanager
+    def at(self, names: Sequence[str], values: Sequence[Tensor]) -> Iterator[None]:
+        """Inside, the networks have these weights: ``torch.func.functional_call`` without its search for the names."""
+        places = [self._places[name] for name in names]
+        before = [own[name] for own, name in places]
+        for (own, name), value in zip(places, values, strict=True):
+            own[name] = value
+        try:
+            yield
+        finally:
+            for (own, name), parameter in zip(places, before, strict=True):
+                own[name] = parameter
 
     def copies(self) -> tuple[Params, Params]:
         """Both players' parameters as they are now."""
@@ -237,9 +249,8 @@ class Sample:
         names, values = [*self.networks.names[0], *self.networks.names[1]], (*x, *y)
         if whose == "y" and self._drawn is not None and self._drawn[0] is x and not self.again:
             names, values = self.networks.names[1], y  # the generator has done its part
-        weights, work = dict(zip(names, values, strict=True)), (lambda: self._within(x, whose),)
-        found: Losses = functional_call(self.networks, weights, work, tie_weights=False)  # the search for ties is slow
-        return found
+        with self.networks.at(names, values):
+            return self._within(x, whose)
 
     def _within(self, x: Params, whose: str) -> Losses:
         trainer, objective = self.trainer, self.trainer.objective

@@ -78,7 +78,7 @@ def ring_points(n: int = 51_200) -> Tensor:
 
 TASKS = {
     "ring": Task(256, 512, (1e-3, 1e-4), (0.5, 0.999), lambda: MLP(256, 2, (128, 128), "tanh"),
-                 lambda: MLP(2, (), (128, 128), "tanh"), ring_points, 40),
+                 lambda: MLP(2, (), (128, 128), "tanh"), ring_points, 100),
     "dcgan": Task(100, 64, (2e-4, 2e-4), (0.5, 0.999), lambda: nn.Sequential(DCGANGenerator(100, 3, 32, 64), nn.Tanh()),
                   lambda: DCGANDiscriminator(3, 32, 64), lambda: torch.rand(1024, 3, 32, 32) * 2 - 1, 1),
 }  # fmt: skip
@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=TASKS, action="append", help="once or more; default: all")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, help="of each contender's turn; default: about half a second's")
+    parser.add_argument("--steps", type=int, help="of each contender's turn; default: 100 (ring), 1 (dcgan)")
     parser.add_argument("--rounds", type=int, default=21, help="turns of each contender")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of ours")
     parser.add_argument("--compile", action="store_true", help="ours")

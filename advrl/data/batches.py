@@ -91,7 +91,8 @@ class Batches(Stream):
     def draw(self, generator: torch.Generator) -> Tensor:
         """The rows of the next batch, (batch_size, *event)."""
         here = self.images.device
-        return self.images[torch.randint(len(self.images), (self.batch_size,), generator=generator, device=here)]
+        rows = torch.randint(len(self.images), (self.batch_size,), generator=generator, device=here)
+        return self.images.index_select(0, rows)
 
 
 class Draws(Stream):

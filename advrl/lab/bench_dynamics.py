@@ -145,11 +145,11 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
             looks.append(mode_coverage(samples, mixture.centres, mixture.std))
         if look in columns:
             kept.append(samples.cpu().numpy())
-    return Played(
-        task, name, seed, steps, spent, (np.arange(options.looks) + 1) / options.looks,
-        *(np.array([float(getattr(c, of)) for c in looks]) for of in ("modes", "high_quality", "divergence")),
-        np.stack(shares), np.stack(kept),
-    )  # fmt: skip
+    modes, quality, far = (
+        np.array([float(getattr(c, of)) for c in looks]) for of in ("modes", "high_quality", "divergence")
+    )
+    times = (np.arange(options.looks) + 1) / options.looks
+    return Played(task, name, seed, steps, spent, times, modes, quality, far, np.stack(shares), np.stack(kept))
 
 
 def clock(device: torch.device) -> float:
@@ -226,13 +226,9 @@ def _cell(out: Path, task: str, dynamics: str, seed: int) -> Path:
 
 
 def _keep(run: Played, out: Path) -> None:
-    file = BytesIO()
-    np.savez_compressed(file, **{k: v.astype(np.float32) if k == "columns" else v for k, v in _arrays(run).items()})
+    file, arrays = BytesIO(), {name: np.asarray(value) for name, value in vars(run).items()}
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     write_atomically(_cell(out, run.task, run.dynamics, run.seed), file.getvalue())
-
-
-def _arrays(run: Played) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in vars(run).items()}
 
 
 def _read(path: Path) -> Played:

@@ -97,7 +97,7 @@ def make_contender(
         factor: of both learning rates.
     """
     hidden = (setup.width, setup.width)
-    seen: list[nn.Module] = [FourierFeatures(2, setup.octaves, mixture.scale)] if setup.octaves else []
+    seen = [FourierFeatures(2, setup.octaves, mixture.scale)] if setup.octaves else []
     inputs = seen[0].out_features if seen else 2
     generator = MLP(setup.latent, 2, hidden, setup.activation).to(device)
     discriminator = nn.Sequential(*seen, MLP(inputs, (), hidden, setup.activation)).to(device)
