@@ -26,8 +26,10 @@ def follow(
         parameters: of both, where they are at hand: gathering them costs as much as averaging them.
     """
     decay = min(decay, (1 + steps) / (10 + steps))
-    mine, theirs = (average.parameters(), live.parameters()) if parameters is None else parameters
-    torch._foreach_lerp_(list(mine), list(theirs), 1 - decay)
+    if parameters is None:
+        parameters = list(average.parameters()), list(live.parameters())
+    mine, theirs = parameters
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
     for copied, buffer in zip(average.buffers(), live.buffers(), strict=True):
         copied.copy_(buffer)
 
