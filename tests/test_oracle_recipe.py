@@ -15,7 +15,8 @@ from advrl.plots import read_metrics
 from advrl.recipes import OracleSequences, Text, oracles
 from advrl.recipes import run as run_module
 from advrl.recipes.oracles import OracleJudge
-from advrl.recipes.sequences import ALGORITHMS, temperatures
+from advrl.recipes.sequence_defaults import ALGORITHMS
+from advrl.recipes.sequences import temperatures
 from tests.test_text_recipe import LINES
 
 TINY = ["--width", "8", "--batch-size", "16", "--device", "cpu", "--quiet", "--log-every", "4", "--picture-every", "4",
