@@ -150,6 +150,17 @@ class SequenceGANTrainer(Parts):
             net.load_state_dict(policy.state_dict())
         self._begin()
 
+    @torch.no_grad()
+    def mean_logit(self, real: Tensor) -> Tensor:
+        """What the discriminator says of real ids (N, T) on average: of those that it never saw, far below
+        ``logit_real`` if it knows the others by heart. Not without a discriminator."""
+        if self.discriminator is None:
+            raise ValueError(f"{type(self.algorithm).__name__} has no discriminator")
+        shown = self.algorithm.shown(self.generator, real)
+        with at_rest(self.discriminator):
+            logits = self.discriminator(shown)
+        return _mean(logits, written(shown, self.generator.outcomes)) if self.per_prefix else logits.mean()
+
     def _begin(self) -> None:
         """The adversarial training begins with the policy as it is."""
         if self.reference is not None:

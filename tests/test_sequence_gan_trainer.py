@@ -195,6 +195,18 @@ def test_policies_and_discriminators_of_every_kind():
             assert torch.stack(list(trainer.step(torch.zeros(4, T, dtype=torch.int64)).values())).isfinite().all()
 
 
+def test_what_a_discriminator_says_of_real_sequences():
+    torch.manual_seed(0)
+    real = data()[:6]
+    trainer = make("scratchgan")
+    logits = trainer.discriminator.eval()(real)
+    torch.testing.assert_close(trainer.mean_logit(real), logits[real < 5].mean().detach())
+    trainer = make("reinforce")
+    torch.testing.assert_close(trainer.mean_logit(real), trainer.discriminator.eval()(real).mean().detach())
+    with pytest.raises(ValueError, match="Constant has no discriminator"):
+        make("constant").mean_logit(real)
+
+
 def test_dropout_rests_while_sequences_are_judged():
     net = nn.Sequential(nn.Dropout(0.5), nn.LSTM(2, 2, 2, dropout=0.3))
     with at_rest(net):

@@ -17,7 +17,7 @@ from advrl.data.oracles import Oracle
 from advrl.metrics import duplicates, ngram_diversity, nll
 from advrl.recipes.config import flag
 from advrl.recipes.images import evaluating
-from advrl.recipes.sequence_parts import SequenceParts
+from advrl.recipes.sequence_parts import HELD_OUT, SequenceParts
 from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated
 
@@ -223,7 +223,7 @@ class OracleSequences(SequenceConfig):
         made: Any = self
         oracle = self.law()
         with isolated(self.oracle_seed):
-            real = oracle.sample(self.sequences).to(device)
+            real, unseen = (oracle.sample(n).to(device) for n in (self.sequences, HELD_OUT))
         if isinstance(oracle, LSTMOracle):
             oracle.policy.to(device)
         vocab, length = oracle.vocab_size, oracle.length
@@ -243,6 +243,7 @@ class OracleSequences(SequenceConfig):
             monitor="divergence" if likely else "gap",
             chosen_by="sum of both divergences" if likely else "gap of NLL and 3-gram entropy to the oracle's own",
             begin=made.pretrain + made.warmup,
+            held_out=unseen,
         )
 
     def _told(self) -> str:

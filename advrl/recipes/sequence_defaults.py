@@ -51,7 +51,6 @@ ALGORITHMS: dict[str, Defaults] = {
         "straight-through Gumbel-softmax against a relativistic discriminator",
         objective="relativistic",
         reward="objective",
-        discriminator_steps=1,
     ),
     "bsgan": Defaults("likelihood weighted by D / (1 - D) over groups of samples", batch_size=128),
     "embedding": Defaults(
@@ -66,8 +65,8 @@ ALGORITHMS: dict[str, Defaults] = {
         "a reward at every step, a learned critic, generalised advantages",
         batch_size=256,
         discriminator="recurrent",
-        discriminator_steps=1,
         reward="2d-1",
+        lr_discriminator=5e-3,
     ),
     "constant": Defaults("a control: every step is paid 1, and nobody judges", warmup=0.0, baseline="none"),
 }

@@ -22,6 +22,7 @@ from advrl.seeding import isolated
 
 VOCABULARY = "vocabulary.json"
 SHOWN = 20
+HELD_OUT = 500
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class SequenceParts:
     begin: int = 0
     """No checkpoint is chosen up to this step: the policy has not met the discriminator yet."""
 
+    held_out: Tensor | None = None
+    """Real sequences (N, T) that the discriminator never learns from, on the trainer's device."""
+
     pictured: ClassVar[str] = "sentences"
 
     def callbacks(self, folder: Path, every: int) -> list[Every]:
@@ -49,6 +53,8 @@ class SequenceParts:
 
         def judge(step: int) -> Mapping[str, float]:
             found = dict(self.evaluator.fast(policy))
+            if self.held_out is not None and getattr(self.trainer, "discriminator", None) is not None:
+                found["logit_held_out"] = float(self.trainer.mean_logit(self.held_out))
             if step <= self.begin and self.monitor in found:
                 found[f"pretrained_{self.monitor}"] = found.pop(self.monitor)
             return found

@@ -72,8 +72,7 @@ class SequenceConfig:
     """cnn (SeqGAN's, 1,720 filters), cnn-small (224), recurrent (a logit per prefix) or transformer. Default:
     cnn-small; recurrent in scratchgan and actor-critic."""
     discriminator_steps: int | None = None
-    """Discriminator updates per step, each on a batch of its own. Default: 5; 1 in scratchgan, gumbel, embedding and
-    actor-critic."""
+    """Discriminator updates per step, each on a batch of its own. Default: 5; 1 in scratchgan and embedding."""
     objective: str | None = None
     """Losses of the two players. Default: non-saturating; relativistic in gumbel."""
     reward: str | None = None
@@ -93,7 +92,7 @@ class SequenceConfig:
     """Samples that are weighed against each other, in bsgan."""
     temperature: str = "1:0.5"
     """Of the relaxation, in gumbel: FIRST:LAST, by the same factor each step, or one number."""
-    vector_noise: float = 0.1
+    vector_noise: float = 0.3
     """Standard deviation of the noise on all vectors that the discriminator sees, in embedding."""
     entropy: float = 0.0
     """Weight of the policy's entropy beside the reward."""
@@ -102,7 +101,8 @@ class SequenceConfig:
     lr_generator: float | None = None
     """Adam's learning rate for the policy against the discriminator. Default: 0.001."""
     lr_discriminator: float | None = None
-    """Adam's learning rate for the discriminator. Default: 0.001; 0.005 in scratchgan."""
+    """Adam's learning rate for the discriminator. Default: 0.001; 0.005 in scratchgan and
+    actor-critic."""
     ema: float | None = None
     """Decay of the policy's moving average, which is what is sampled and judged; 0 turns it off. Default: 0.99 in mle,
     else 0."""

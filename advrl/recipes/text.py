@@ -17,7 +17,7 @@ from advrl.data import TOKENISERS, Corpus, make_corpus, read_lines
 from advrl.metrics import duplicates, novelty, self_bleu, sentence_bleu, step_nll
 from advrl.nn.sequences import WritingPolicy
 from advrl.recipes.images import evaluating
-from advrl.recipes.sequence_parts import SequenceParts
+from advrl.recipes.sequence_parts import HELD_OUT, SequenceParts
 from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated
 
@@ -174,4 +174,5 @@ class Text(SequenceConfig):
             monitor="validation_nll" if likelihood else "gap",
             chosen_by="likelihood of the validation part" if likelihood else "gap to real text in BLEU and self-BLEU",
             begin=made.pretrain + made.warmup,
+            held_out=corpus.validation[:HELD_OUT].to(device),
         )
