@@ -15,7 +15,8 @@ from advrl.plots import read_metrics
 from advrl.recipes import OracleSequences, Text, oracles
 from advrl.recipes import run as run_module
 from advrl.recipes.oracles import OracleJudge
-from advrl.recipes.sequences import ALGORITHMS, temperatures
+from advrl.recipes.sequence_defaults import ALGORITHMS
+from advrl.recipes.sequences import temperatures
 from tests.test_text_recipe import LINES
 
 TINY = ["--width", "8", "--batch-size", "16", "--device", "cpu", "--quiet", "--log-every", "4", "--picture-every", "4",
@@ -163,6 +164,7 @@ def test_defaults_are_those_of_the_algorithm():
     [
         (["--algorithm", "seqgan", "--pretrain", "30"], "leave none of --steps 8"),
         (["--algorithm", "embedding", "--kl", "1"], "--algorithm embedding has no likelihood"),
+        (["--algorithm", "embedding", "--discriminator", "recurrent"], "needs --discriminator cnn or cnn-small"),
         (["--entropy", "1"], "--algorithm mle has no game"),
         (["--algorithm", "scratchgan", "--discriminator", "cnn"], "needs --discriminator recurrent"),
         (["--algorithm", "bsgan", "--group", "5"], "a multiple of --group 5"),

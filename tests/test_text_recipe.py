@@ -12,7 +12,7 @@ import advrl
 from advrl.agents import LikelihoodTrainer, fit
 from advrl.cli import main
 from advrl.nn import GRUPolicy, LSTMPolicy
-from advrl.recipes.sequences import continued
+from advrl.recipes.sequence_parts import continued
 
 WHO, DOES = ("a man", "a dog", "two cats", "the old woman", "one bird"), ("sees", "likes", "has", "paints")
 WHAT = ("red hats", "a boat", "music", "rain", "a chair")

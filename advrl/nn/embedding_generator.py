@@ -1,9 +1,9 @@
 r"""A generator of words as points: vectors that are only read as tokens afterwards.
 
-    h_t = GRU(h_{t-1}, [e_{t-1}, z_t]),    e_t = tanh(W h_t) * s,    token_t = argmin_k |e_t - v_k|
+    h_t = GRU(h_{t-1}, [e_{t-1}, z_t]),    e_t = W h_t / |W h_t|,    token_t = argmin_k |e_t - v_k|
 
 Vectors are continuous, so that the discriminator's gradient reaches the generator by the path, without a score function
-or a relaxation. The table v is fixed, and what the discriminator is shown of real text are its rows.
+or a relaxation. The table v is fixed, and what the discriminator is shown of real text are its rows, of length 1 too.
 Shapes: n sequences, T steps, Z numbers of noise a step, E of a vector, K = V outcomes of a step, or V + 1 with an end.
 """
 
@@ -68,7 +68,7 @@ class EmbeddingGenerator(nn.Module):
     def step(self, noise: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """The vectors (n, E) of the next step given its noise (n, Z), and the hidden state behind it."""
         hidden = self.cell(torch.cat([state[1], noise], -1), state[0])
-        return self.out(hidden).tanh(), hidden
+        return normalize(self.out(hidden), dim=-1), hidden
 
     def forward(self, z: Tensor) -> Tensor:
         """Vectors (n, T, E), differentiable; 0 behind one that is nearest to the end's."""

@@ -242,7 +242,7 @@ class OracleSequences(SequenceConfig):
             about=f"{self.sequences:,} sequences of {self._told()}, {vocab:,} tokens, length {length}",
             monitor="divergence" if likely else "gap",
             chosen_by="sum of both divergences" if likely else "gap of NLL and 3-gram entropy to the oracle's own",
-            begin=made.pretrain,
+            begin=made.pretrain + made.warmup,
         )
 
     def _told(self) -> str:

@@ -37,7 +37,7 @@ class SequenceParts:
     monitor: str
     chosen_by: str
     begin: int = 0
-    """The steps before which no checkpoint is chosen: those of the pretraining."""
+    """No checkpoint is chosen up to this step: the policy has not met the discriminator yet."""
 
     pictured: ClassVar[str] = "sentences"
 

@@ -93,7 +93,7 @@ class SequenceConfig:
     """Samples that are weighed against each other, in bsgan."""
     temperature: str = "1:0.5"
     """Of the relaxation, in gumbel: FIRST:LAST, by the same factor each step, or one number."""
-    vector_noise: float = 0.3
+    vector_noise: float = 0.1
     """Standard deviation of the noise on all vectors that the discriminator sees, in embedding."""
     entropy: float = 0.0
     """Weight of the policy's entropy beside the reward."""
@@ -180,6 +180,8 @@ class SequenceConfig:
             )
         if self.algorithm == "embedding" and (self.pretrain or self.entropy or self.kl):
             raise ValueError("--algorithm embedding has no likelihood: --pretrain, --entropy and --kl must be 0")
+        if self.algorithm == "embedding" and not str(self.discriminator).startswith("cnn"):
+            raise ValueError(f"--algorithm embedding needs --discriminator cnn or cnn-small, got {self.discriminator}")
         if self.algorithm == "mle" and (self.pretrain or self.warmup or self.entropy or self.kl):
             raise ValueError(
                 "--algorithm mle has no game: --pretrain, --warmup, --entropy and --kl go with another --algorithm"
@@ -208,7 +210,9 @@ class SequenceConfig:
             )
         if self.algorithm != "mle":
             game = _int(self.steps) - _int(self.pretrain) - _int(self.warmup)
-            lines.append(f"steps      {self.pretrain} of likelihood, {self.warmup} of the judge alone, {game} of both")
+            lines.append(
+                f"steps      {self.pretrain} of likelihood, {self.warmup} of the judge alone, {game} of the game"
+            )
         return "\n".join(lines) + "\n"
 
     def _summary(self) -> str:

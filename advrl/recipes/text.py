@@ -173,5 +173,5 @@ class Text(SequenceConfig):
             f"{len(corpus.validation):,} to validate, {len(corpus.test):,} to test",
             monitor="validation_nll" if likelihood else "gap",
             chosen_by="likelihood of the validation part" if likelihood else "gap to real text in BLEU and self-BLEU",
-            begin=made.pretrain,
+            begin=made.pretrain + made.warmup,
         )
