@@ -178,8 +178,7 @@ def within(budget: float, path: Path, algorithm: str, config: Callable[[int], An
 
 
 def trained(config: Any) -> tuple[Any, float]:
-    """The run of a configuration, trained, gone on with, or found; and its CPU-seconds, judging left out as far as
-    training's own report tells."""
+    """The run of a configuration, trained, gone on with, or found; and its CPU-seconds, if gone on with since then."""
     from advrl.recipes import load
     from advrl.recipes.run import train
 

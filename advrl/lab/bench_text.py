@@ -219,7 +219,7 @@ def draw(rows: Rows, real: dict[str, float], algorithms: Sequence[str], path: Pa
     quality, diversity = (f"{name} score, nats per token" for name in AXES)
     shown = {n: s for n, s in sweeps.items() if s}
     tradeoff_plot(shown, floor=floor, out=path, quality=quality, diversity=diversity,
-                  title="Text: quality and diversity over temperatures")  # fmt: skip
+                  title="Quality and diversity of text over temperatures; dashed: real text")  # fmt: skip
 
 
 def _line(cells: Sequence[str]) -> str:
