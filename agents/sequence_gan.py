@@ -265,6 +265,8 @@ class SequenceGANTrainer(Parts):
         if self.discriminator is None:
             if needs != "none":
                 raise ValueError(f"{type(self.algorithm).__name__} needs a discriminator, got None")
+            if self.warmup:
+                raise ValueError(f"warmup={self.warmup} trains the discriminator alone, and there is none: give 0")
             return False
         ids = torch.zeros(2, self.generator.length, dtype=torch.int64, device=self.device)
         with torch.no_grad(), at_rest(self.discriminator):

@@ -163,6 +163,7 @@ def test_defaults_are_those_of_the_algorithm():
     ("arguments", "sentence"),
     [
         (["--algorithm", "seqgan", "--pretrain", "30"], "leave none of --steps 8"),
+        (["--algorithm", "constant", "--warmup", "2"], "has no judge"),
         (["--algorithm", "embedding", "--kl", "1"], "--algorithm embedding has no likelihood"),
         (["--algorithm", "embedding", "--discriminator", "recurrent"], "needs --discriminator cnn or cnn-small"),
         (["--entropy", "1"], "--algorithm mle has no game"),

@@ -241,6 +241,10 @@ def test_temperatures_fall_by_the_same_factor():
         (lambda: make("embedding", entropy=0.1), "EmbeddingGenerator has none"),
         (lambda: make("embedding", pretrain=3), "needs a likelihood"),
         (lambda: SequenceGANTrainer(GRUPolicy(V, T, 4), None, Reinforce()), "needs a discriminator"),
+        (
+            lambda: SequenceGANTrainer(GRUPolicy(V, T, 4), None, Constant(), warmup=2),
+            "warmup=2 trains the discriminator",
+        ),
         (lambda: SequenceGANTrainer(GRUPolicy(V, T, 4), cnn(False), ScratchGAN()), "a logit per prefix"),
         (lambda: SequenceGANTrainer(GRUPolicy(V, T, 4), nn.Embedding(V, 2), Reinforce()), r"logits \(B,\) or"),
         (lambda: make("scratchgan", objective=GAMES["relativistic"].objective), "compares whole sequences"),

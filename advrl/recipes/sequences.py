@@ -182,6 +182,8 @@ class SequenceConfig:
             raise ValueError("--algorithm embedding has no likelihood: --pretrain, --entropy and --kl must be 0")
         if self.algorithm == "embedding" and not str(self.discriminator).startswith("cnn"):
             raise ValueError(f"--algorithm embedding needs --discriminator cnn or cnn-small, got {self.discriminator}")
+        if self.algorithm == "constant" and self.warmup:
+            raise ValueError(f"--algorithm constant has no judge that --warmup {self.warmup} could train alone: give 0")
         if self.algorithm == "mle" and (self.pretrain or self.warmup or self.entropy or self.kl):
             raise ValueError(
                 "--algorithm mle has no game: --pretrain, --warmup, --entropy and --kl go with another --algorithm"
