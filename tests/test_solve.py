@@ -62,7 +62,7 @@ def test_text_says_value_ties_and_what_is_next(capsys):
         "48 states, 4 actions, gamma 1",
         "→↓ →↓",
         "Value of the start: -13.000000",
-        "advrl solve cliff --plot",
+        "the same with --plot draws",
     ):
         assert part in out
     assert not Path("runs").exists()
