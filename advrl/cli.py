@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 import advrl
+from advrl.memory import keep_freed_memory
 
 PROGRAM = "advrl"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -114,6 +115,8 @@ class Plot:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if argv is None:  # the process is this program's own
+        keep_freed_memory()
     argv = list(sys.argv[1:] if argv is None else argv)
     return _run(argv) if os.environ.get("LOCAL_RANK", "0") == "0" else _run_aside(argv)
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up. What stands on one floor does not see each other, but for the pairs in BESIDE.
 FLOORS = [
-    {"_alias", "checks", "device", "distributed", "files", "plots", "seeding"},
+    {"_alias", "checks", "device", "distributed", "files", "memory", "plots", "seeding"},
     {"distributions", "estimators", "games", "metrics", "objectives", "tabular"},
     {"data", "nn"},
     {"envs"},
