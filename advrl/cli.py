@@ -412,8 +412,7 @@ def _bench(argv: list[str]) -> int:
     from advrl.recipes.run import next_folder
 
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n".join(f"  {name:<12} {about}" for name, (_, about) in BENCHES.items())
-        print(f"{_BENCH}\n\nstudies\n{names}")
+        print(f"{_BENCH}\n\nstudies\n{_columns({name: about for name, (_, about) in BENCHES.items()})}")
         return 0 if argv else 2
     name = argv[0]
     if name not in BENCHES:
@@ -498,19 +497,22 @@ def _train_help() -> str:
     from advrl.estimators import ESTIMATORS, fitting
     from advrl.nn import FAMILIES
     from advrl.recipes import RECIPES
+    from advrl.recipes.sequence_defaults import ALGORITHMS
 
     auto = {name: fitting(f.distribution(torch.zeros(1, f.numbers, 1, 1))) for name, f in FAMILIES.items()}
     policies = "\n".join(f"  {name:<12} {family.summary:<31} {auto[name]}" for name, family in FAMILIES.items())
-    estimators = "\n".join(f"  {name:<13} {e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items())
+    estimators = _columns({name: f"{e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items()})
+    algorithms = _columns({name: usual.summary for name, usual in ALGORITHMS.items()})
     recipes = "\n".join(
-        f"  {name:<12} {_first_line(cls)}\n               {_settings(cls())}" for name, cls in RECIPES.items()
+        f"  {name}\n      {_first_line(cls)}\n      {_settings(cls())}" for name, cls in RECIPES.items()
     )
     return f"""\
 usage: advrl train RECIPE [options]
 
 recipes (each explains its options: advrl train RECIPE --help)
 {recipes}
-  FILE.py:NAME a configuration class of your own
+  FILE.py:NAME
+      a configuration class of your own
 
 --policy       what the generator draws        --estimator auto
 {policies}
@@ -518,9 +520,18 @@ recipes (each explains its options: advrl train RECIPE --help)
 --estimator    gradient of the policy; default number of samples
 {estimators}
 
+--algorithm    how a sequence policy learns, in text and oracle
+{algorithms}
+
 The generator is a policy: noise z in, a distribution over samples out. One flag changes one thing:
   advrl train digits --estimator gumbel
   advrl train digits --policy gaussian --objective hinge"""
+
+
+def _columns(lines: dict[str, str]) -> str:
+    """Names, and what they mean in a column beside them."""
+    width = max(map(len, lines))
+    return "\n".join(f"  {name:<{width}} {about}" for name, about in lines.items())
 
 
 def _settings(config: Any) -> str:
