@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.forward import Precision, check_compiler, check_precision, twin
 from advrl.agents.packs import Packs, packs_of, per_draw, unpacked
-from advrl.agents.parts import Parts, follow
+from advrl.agents.parts import Parts, follow, set_rate
 from advrl.agents.stabiliser import Player, Stabiliser
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
@@ -191,7 +191,8 @@ class AdversarialTrainer(Parts):
         """
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed any more
-        self._set_rates()
+        for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
+            set_rate(optimiser, rate, self.schedule, self.steps)
         reals = batch.chunk(self.discriminator_steps)
         passes = self.discriminator_steps + self.generator_steps - 1
         noise = iter((self.noise(passes * len(reals[0])) if z is None else z).chunk(passes))
@@ -202,7 +203,7 @@ class AdversarialTrainer(Parts):
                 draw = self.draw(next(noise))
             metrics |= self._discriminator_step(real, draw)
 
-        with _frozen(self.d_opt):  # its weight gradients are not needed in the generator's step
+        with frozen(self.d_opt):  # its weight gradients are not needed in the generator's step
             metrics |= self._generator_step(real, draw)
             for _ in range(self.generator_steps - 1):
                 metrics |= self._generator_step(real, self.draw(next(noise)))
@@ -300,14 +301,6 @@ class AdversarialTrainer(Parts):
         std = 0.0 if self.instance_noise is None else self.instance_noise(self.steps)
         return x + std * torch.randn_like(x) if std else x
 
-    def _set_rates(self) -> None:
-        if self.schedule is None:
-            return
-        factor = self.schedule(self.steps)
-        for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-
     def _update_average(self) -> None:
         if self.ema:
             live: list[Tensor] = [p for group in self.g_opt.param_groups for p in group["params"]]
@@ -372,7 +365,7 @@ def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:
 
 
 @contextmanager
-def _frozen(optimiser: Optimizer) -> Iterator[None]:
+def frozen(optimiser: Optimizer) -> Iterator[None]:
     """Its parameters take no gradient inside. An optimiser's list is at hand; a module's is gathered each time."""
     trainable = [p for group in optimiser.param_groups for p in group["params"] if p.requires_grad]
     for p in trainable:

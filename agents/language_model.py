@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from advrl.checks import integer
@@ -111,14 +110,10 @@ def train_language_model(
 
 
 def _losses(policy: LSTMPolicy, x: Tensor) -> Tensor:
-    """-log p of every token there is, row by row; the logits of padding are never made."""
-    there = x < policy.outcomes
-    columns = int(there.any(0).sum())
-    hidden = _hidden(policy, x[:, :columns])[there[:, :columns]]
-    return cross_entropy(policy.out(hidden), x[there], reduction="none")
+    """-log p of every token there is, row by row."""
+    return -policy.log_probs(x)[x < policy.outcomes]
 
 
 def _hidden(policy: LSTMPolicy, x: Tensor) -> Tensor:
     """(N, T, H) before each token."""
-    first = policy.beginning(len(x)).unsqueeze(1)
-    return policy.hidden_of(policy.embed(torch.cat([first, x[:, :-1]], 1)), None)
+    return policy.hidden_of(policy.before(x), None)

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 
 from advrl.agents.adversarial import backward
-from advrl.agents.parts import Parts, follow
+from advrl.agents.parts import Parts, follow, set_rate
 from advrl.checks import number
 from advrl.distributed import mean
 from advrl.nn.sequences import WritingPolicy
@@ -66,9 +66,7 @@ class LikelihoodTrainer(Parts):
         Returns:
             ``nll``, nats per token before the update, detached.
         """
-        if self.schedule is not None:
-            for group in self.g_opt.param_groups:
-                group["lr"] = self.lr * self.schedule(self.steps)
+        set_rate(self.g_opt, self.lr, self.schedule, self.steps)
         loss = likelihood_loss(self.generator, batch)
         backward(self.g_opt, loss)
         clip_grad_norm_(self.generator.parameters(), self.max_norm)

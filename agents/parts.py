@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 @torch.no_grad()
@@ -32,6 +34,14 @@ def follow(
     torch._foreach_lerp_(mine, theirs, 1 - decay)
     for copied, buffer in zip(average.buffers(), live.buffers(), strict=True):
         copied.copy_(buffer)
+
+
+def set_rate(optimiser: Optimizer | None, rate: float, schedule: Callable[[int], float] | None, steps: int) -> None:
+    """Give an optimiser the learning rate of a step: ``rate`` times the schedule's factor; there may be neither."""
+    if optimiser is None or schedule is None:
+        return
+    for group in optimiser.param_groups:
+        group["lr"] = rate * schedule(steps)
 
 
 class Parts:

@@ -27,7 +27,7 @@ from torch.optim import Adam, Optimizer
 
 from advrl.agents.adversarial import backward
 from advrl.agents.adversary import Adversary
-from advrl.agents.parts import Parts
+from advrl.agents.parts import Parts, follow, set_rate
 from advrl.agents.rollout import Episodes, actor_for, pay, play
 from advrl.checks import integer, number
 from advrl.distributed import mean, world_size
@@ -129,14 +129,13 @@ class PolicyGradientTrainer(Parts):
         reward = pay(self.task, episodes)
         if self.steps == 0:
             _warn_of_length(self.task, reward, episodes.mask)
-        if self.schedule is not None:
-            for group in self.g_opt.param_groups:
-                group["lr"] = self.rate * self.schedule(self.steps)
+        set_rate(self.g_opt, self.rate, self.schedule, self.steps)
         metrics |= self.learn(episodes, reward)
         metrics["reward"] = reward.sum(1).mean()
         metrics["length"] = episodes.mask.sum(1).to(reward.dtype).mean()
         self.steps += 1
-        self._update_average()
+        if self.ema:
+            follow(self.average, self.generator, self.ema, self.steps)
         return metrics
 
     def play(self, size: int, context: Tensor | None = None, *, samples: int | None = None) -> Episodes:
@@ -162,15 +161,6 @@ class PolicyGradientTrainer(Parts):
         if self.max_norm is not None:
             clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], self.max_norm)
         optimiser.step()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if not self.ema:
-            return
-        decay = min(self.ema, (1 + self.steps) / (10 + self.steps))  # a short memory while everything moves
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
-        for mine, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(live)
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}

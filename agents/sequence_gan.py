@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, Optimizer
 
-from advrl.agents.adversarial import _frozen, backward, update
+from advrl.agents.adversarial import backward, frozen, update
 from advrl.agents.likelihood import likelihood_loss
-from advrl.agents.parts import Parts, follow
+from advrl.agents.parts import Parts, follow, set_rate
 from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, LeaveOneOut, written
 from advrl.agents.sequence_gan_scores import Lesson, SequenceAlgorithm
 from advrl.checks import choice, integer, number
@@ -133,7 +133,8 @@ class SequenceGANTrainer(Parts):
         if self.steps < self.pretrain:
             told = self._likelihood_step(reals[0])
         else:
-            self._set_rates()
+            for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
+                set_rate(optimiser, rate, self.schedule, self.steps)
             told = self._discriminator_steps(reals)
             if self.steps >= self.pretrain + self.warmup:
                 told |= self._generator_step(reals[-1])
@@ -240,7 +241,7 @@ class SequenceGANTrainer(Parts):
         if self.discriminator is None or self.d_opt is None:
             yield Judge(_nobody, self.objective, outcomes)
             return
-        with at_rest(self.discriminator), _frozen(self.d_opt):
+        with at_rest(self.discriminator), frozen(self.d_opt):
             logits = None
             if self.objective.needs_real:
                 with torch.no_grad():
@@ -260,7 +261,7 @@ class SequenceGANTrainer(Parts):
                 f"entropy={self.entropy} and kl={self.kl} need a policy with probabilities; "
                 f"{type(self.generator).__name__} has none: give 0"
             )
-        if (self.pretrain) and not hasattr(self.generator, "log_probs"):
+        if self.pretrain and not hasattr(self.generator, "log_probs"):
             raise ValueError(f"pretrain={self.pretrain} needs a likelihood; {type(self.generator).__name__} has none")
         if self.discriminator is None:
             if needs != "none":
@@ -287,14 +288,6 @@ class SequenceGANTrainer(Parts):
                 "differ, it has no pairs; take a discriminator of sentences, or another objective"
             )
         return per_prefix
-
-    def _set_rates(self) -> None:
-        if self.schedule is None:
-            return
-        factor = self.schedule(self.steps)
-        for optimiser, rate in zip((self.g_opt, self.d_opt), self.rates, strict=True):
-            for group in [] if optimiser is None else optimiser.param_groups:
-                group["lr"] = rate * factor
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"generator": self.generator, "g_opt": self.g_opt}

@@ -19,6 +19,7 @@ from advrl.lab.bench_sequences import (
     SequenceOptions,
     at_one,
     budgets,
+    by_temperature,
     cell,
     check,
     curves,
@@ -85,7 +86,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     text = report(rows, algorithms, options.oracle is not None)
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
     write_atomically(written[0], (text + "\n").encode())
-    write_atomically(written[1], csv_text(table(rows, algorithms)).encode())
+    write_atomically(written[1], csv_text(by_temperature(rows, algorithms, FIGURES)).encode())
     draw(rows, algorithms, written[3])
     say(f"\n{text}\n\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 
@@ -111,22 +112,6 @@ def judged(run: Any, at: Sequence[float], samples: int) -> list[dict[str, float]
             | {"alarms": "+".join(alarm.name for alarm in alarms)}
         )
     return told
-
-
-def table(rows: Rows, algorithms: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each algorithm and temperature: means over seeds with the ends of their intervals."""
-    found = []
-    for algorithm in algorithms:
-        mine = [row for row in rows if row["algorithm"] == algorithm]
-        for temperature in dict.fromkeys(row["temperature"] for row in mine):
-            here = [row for row in mine if row["temperature"] == temperature]
-            entry: dict[str, Any] = {"algorithm": algorithm, "temperature": temperature, "seeds": len(here)}
-            for name in FIGURES:
-                told = over_seeds(here, name)
-                if told is not None:
-                    entry |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
-            found.append(entry)
-    return found
 
 
 def report(rows: Rows, algorithms: Sequence[str], published: bool) -> str:

@@ -237,6 +237,22 @@ def over_seeds(rows: Rows, name: str) -> Estimate | None:
     return mean_estimate(torch.tensor(values, dtype=torch.float64, device="cpu"))
 
 
+def by_temperature(rows: Rows, algorithms: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each algorithm and temperature: means over seeds with the ends of their intervals."""
+    found = []
+    for algorithm in algorithms:
+        mine = [row for row in rows if row["algorithm"] == algorithm]
+        for temperature in dict.fromkeys(row["temperature"] for row in mine):
+            here = [row for row in mine if row["temperature"] == temperature]
+            entry: dict[str, Any] = {"algorithm": algorithm, "temperature": temperature, "seeds": len(here)}
+            for name in figures:
+                told = over_seeds(here, name)
+                if told is not None:
+                    entry |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
+            found.append(entry)
+    return found
+
+
 def cell(estimate: Estimate | None, digits: int = 3) -> str:
     """``value ± half of the interval``, or the value of one seed, or nothing."""
     if estimate is None:

@@ -21,12 +21,14 @@ from advrl.lab.bench_sequences import (
     Rows,
     SequenceOptions,
     budgets,
+    by_temperature,
     cell,
     check,
     curves,
     gaps,
     over_seeds,
     play,
+    read,
 )
 from advrl.lab.modes_table import csv_text
 from advrl.lab.published_sequences import TEXT, TEXT_PROTOCOL
@@ -91,7 +93,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     text = report(rows, real, algorithms, options)
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
     write_atomically(written[0], (text + "\n").encode())
-    write_atomically(written[1], csv_text(table(rows, real, algorithms)).encode())
+    means = [*by_temperature(rows, algorithms, FIGURES), {"algorithm": "real text", **real}]
+    write_atomically(written[1], csv_text(means).encode())
     draw(rows, real, algorithms, written[3])
     say(f"\n{text}\n\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 
@@ -140,7 +143,6 @@ class Judge:
     def real(self, path: Path, config: Any) -> dict[str, float]:
         """Figures of real text: training lines as samples for BLEU, the rest as the report of a run has it."""
         from advrl.device import resolve_device
-        from advrl.lab.bench_sequences import read
 
         kept = read(path)
         if kept and "BLEU-2" in kept[0]:
@@ -162,22 +164,6 @@ class Judge:
 
         self.models = self.models or LanguageJudge(parts.evaluator, self.options.samples)
         return self.models
-
-
-def table(rows: Rows, real: dict[str, float], algorithms: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each algorithm and temperature: means over seeds with the ends of their intervals; then real text."""
-    found = []
-    for algorithm in algorithms:
-        mine = [row for row in rows if row["algorithm"] == algorithm]
-        for temperature in dict.fromkeys(row["temperature"] for row in mine):
-            here = [row for row in mine if row["temperature"] == temperature]
-            entry: dict[str, Any] = {"algorithm": algorithm, "temperature": temperature, "seeds": len(here)}
-            for name in FIGURES:
-                told = over_seeds(here, name)
-                if told is not None:
-                    entry |= {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
-            found.append(entry)
-    return [*found, {"algorithm": "real text", **real}]
 
 
 def report(rows: Rows, real: dict[str, float], algorithms: Sequence[str], options: Options) -> str:

@@ -59,7 +59,7 @@ class WritingPolicy(nn.Module):
 
     def logits(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Logits (n, T, K) of every step, given the true tokens x (n, T) before it, or relaxed ones (n, T, K)."""
-        logits: Tensor = self.out(self.hidden_of(self._before(x), context))
+        logits: Tensor = self.out(self.hidden_of(self.before(x), context))
         return logits
 
     def log_probs(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -70,7 +70,7 @@ class WritingPolicy(nn.Module):
         law._check(x)  # where counting is free, no logits of padding are made: three times as fast on captions
         there = x < self.outcomes
         columns = int(there.any(0).sum())
-        hidden = self.hidden_of(self._before(x[:, :columns]), context)[there[:, :columns]]
+        hidden = self.hidden_of(self.before(x[:, :columns]), context)[there[:, :columns]]
         found = -cross_entropy(self.out(hidden), x[there], reduction="none")
         return found.new_zeros(x.shape).masked_scatter(there, found)
 
@@ -103,7 +103,8 @@ class WritingPolicy(nn.Module):
             shape = None if context is None else tuple(context.shape)
             raise ValueError(f"context must be ({n}, {self.context_size}), got {shape}")
 
-    def _before(self, x: Tensor) -> Tensor:
+    def before(self, x: Tensor) -> Tensor:
+        """Embeddings (n, T, E) of what stands before each step of x (n, T), or of relaxed x (n, T, K): the inputs."""
         first = self.beginning(len(x)).unsqueeze(1)
         if x.is_floating_point():
             return torch.cat([self.embed(first), self.embed(x[:, :-1])], 1)
