@@ -2,12 +2,14 @@
 
 import csv
 import itertools
+import shutil
 
 import pytest
 import torch
 
 from advrl.cli import main
 from advrl.lab import bench_sequences as bench
+from advrl.recipes import load
 from advrl.recipes import run as recipes_run
 from advrl.recipes.oracles import OracleSequences
 
@@ -60,6 +62,25 @@ def test_a_study_has_its_baseline_its_floor_and_the_published_rows(study):
     )
     assert float(one["nll_test"]) == pytest.approx(float(values.mean()), rel=1e-5)
     assert float(one["nll_test_low"]) < float(values.min())  # Student's interval of two is wide
+
+
+def test_games_can_begin_with_the_last_step_of_likelihood_as_in_published_schedules(tmp_path):
+    out = tmp_path / "last"
+    game = ["--discriminator", "cnn-small", "--discriminator-steps", "2", "--lr-discriminator", "1e-4"]
+    command = [*ORACLE, "--checkpoint", "last", *game, "--lr-generator", "1e-12", "--out", str(out)]
+    assert main([*command, "--algorithms", "mle", "--seeds", "2"]) == 0
+    shutil.copy(out / "runs" / "mle-1" / "best.pt", out / "runs" / "mle-0" / "best.pt")  # not what is to be used
+    assert main([*command, "--algorithms", "reinforce", "--seeds", "1"]) == 0
+    rows, said = cells(out / "sweeps.csv"), (out / "report.md").read_text()
+    assert {(row["algorithm"], row["best_step"]) for row in rows} == {("mle", "12"), ("reinforce", "4")}
+    assert len(rows) == 3 * 3
+    assert "of the last step" in said and ", last step |" not in said
+    played = load(out / "runs" / "reinforce-0", device="cpu", checkpoint="last")
+    assert (played.config.discriminator_steps, played.config.lr_discriminator) == (2, 1e-4)
+    ends = [load(out / "runs" / "mle-0", device="cpu", checkpoint=which).policy for which in ("last", "best")]
+    gaps = [max(float((a - b).detach().abs().max()) for a, b in zip(played.policy.parameters(), end.parameters(),
+            strict=True)) for end in ends]  # fmt: skip
+    assert gaps[0] < 1e-9 < 1e-4 < gaps[1]
 
 
 def test_what_is_there_is_not_trained_again(study, monkeypatch):

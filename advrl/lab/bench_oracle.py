@@ -14,6 +14,7 @@ from typing import Any
 from advrl.files import write_atomically
 from advrl.lab.bench_sequences import (
     FIRST,
+    JUDGED,
     Bench,
     Rows,
     SequenceOptions,
@@ -38,7 +39,6 @@ NLL_oracle    -log O of the samples: below the floor, what is likely again and a
 NLL_test      -log G of held-out sequences of the oracle: high if some are forgotten
 KL            reverse KL(G || O), forward KL(O || G): both 0 for a perfect generator alone
 3-gram entropy, duplicates   of a draw's samples; be near the oracle's own
-rows          of the checkpoint that is best by the quick evaluation; of games also the last step's: what the game did
 ±             half of Student's 95 % interval over seeds; nats per token. T is the temperature"""
 
 
@@ -83,7 +83,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     bench = Bench(config, lambda run, at: judged(run, at, options.samples), AXES)
     out = options.out or folder()
     rows = play(bench, options, out, say)
-    text = report(rows, algorithms, options.oracle is not None)
+    text = report(rows, algorithms, options)
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
     write_atomically(written[0], (text + "\n").encode())
     write_atomically(written[1], csv_text(by_temperature(rows, algorithms, FIGURES)).encode())
@@ -114,14 +114,14 @@ def judged(run: Any, at: Sequence[float], samples: int) -> list[dict[str, float]
     return told
 
 
-def report(rows: Rows, algorithms: Sequence[str], published: bool) -> str:
+def report(rows: Rows, algorithms: Sequence[str], options: Options) -> str:
     """What people read: all algorithms at temperature 1, tempered likelihood, the floor, published rows, gaps."""
     lines = [_line(HEAD), _line(["---", *["---:"] * (len(HEAD) - 1)])]
     for algorithm in algorithms:
         mine = at_one(rows, algorithm)
         if mine:
             lines.append(_line([algorithm, "1", str(len(mine)), *(cell(over_seeds(mine, name)) for name in FIGURES)]))
-        if mine and algorithm != FIRST:
+        if mine and algorithm != FIRST and options.checkpoint == "best":
             ends = [cell(over_seeds(mine, f"last_{name}")) for name in FIGURES]
             lines.append(_line([f"{algorithm}, last step", "1", str(len(mine)), *ends]))
     tempered = [row for row in rows if row["algorithm"] == FIRST and float(row["temperature"]) != 1.0]
@@ -137,7 +137,7 @@ def report(rows: Rows, algorithms: Sequence[str], published: bool) -> str:
                      if name and float(row["temperature"]) == 1.0})  # fmt: skip
     told = "".join(f"ALARM  {algorithm}: {name}\n" for algorithm, name in alarms)
     parts = ["\n".join(lines), told.rstrip(), gaps(rows, algorithms, AXES), budgets(rows, algorithms), DEFINITIONS,
-             WHICH[published], ORACLE_PROTOCOL]  # fmt: skip
+             JUDGED[options.checkpoint], WHICH[options.oracle is not None], ORACLE_PROTOCOL]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,7 +29,13 @@ from advrl.seeding import isolated
 FIRST = "mle"
 UNSWEPT = ("embedding",)  # has no temperature, and no likelihood to begin with
 MEASURED = 3  # steps behind a budget's number of steps
+GAME = ("lr_generator", "lr_discriminator", "discriminator", "discriminator_steps")  # options of the games alone
 LOOKS = 6  # quick evaluations of a cell
+JUDGED = {
+    "best": "rows          of the checkpoint that is best by the quick evaluation; of games also the last step's: what "
+    "the game did",
+    "last": "rows          of the last step; games begin with the last step of maximum likelihood",
+}
 
 Rows = list[dict[str, str]]
 
@@ -52,6 +58,15 @@ class SequenceOptions:
     """Sequences per update, of all."""
     lr_generator: float | None = None
     """Adam's learning rate for the policy in the games. Default: the recipe's; SeqGAN's is 0.01."""
+    lr_discriminator: float | None = None
+    """The same for the discriminator; SeqGAN's is 0.0001."""
+    discriminator: str | None = None
+    """Of the games, as in advrl train. Default: the algorithm's."""
+    discriminator_steps: int | None = None
+    """Its updates per step of a game. Default: the algorithm's."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which one games begin with, of maximum likelihood, and which is judged, of all: best by the quick evaluations, or
+    last, as in published schedules."""
     temperatures: str = "0.6:1.4:9"
     """At which each run is judged; 1 is added."""
     device: str = "auto"
@@ -88,6 +103,7 @@ def check(options: SequenceOptions) -> list[str]:
     if options.steps is not None:
         integer("--steps", options.steps)
     number("--budget", options.budget, 0.0, exclusive=True)
+    choice("checkpoint", options.checkpoint, ("best", "last"))
     named = [choice("algorithm", word.strip(), ALGORITHMS) for word in options.algorithms.split(",") if word.strip()]
     return list(dict.fromkeys([FIRST, *named]))
 
@@ -116,9 +132,9 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
         if any(row["algorithm"] == algorithm and row["seed"] == str(seed) for row in rows):
             continue
         config = configured(bench, options, algorithm, seed, out)
-        run, seconds = trained(config)
+        run, seconds = trained(config, options.checkpoint)
         swept = bench.judge(run, at if algorithm not in UNSWEPT else (1.0,))
-        if algorithm != FIRST:  # the best checkpoint may be from before the game did anything
+        if algorithm != FIRST and options.checkpoint == "best":  # which may be from before the game did anything
             end = bench.judge(load(config.out, device=config.device, checkpoint="last"), (1.0,))[0]
             after = {f"last_{name}": value for name, value in end.items() if name != "temperature"}
             swept = [row | (after if row["temperature"] == 1.0 else {}) for row in swept]
@@ -146,7 +162,8 @@ def configured(bench: Bench, options: SequenceOptions, algorithm: str, seed: int
         config = replace(bench.config, **(common | {"steps": steps}))
     else:
         init = None if algorithm in UNSWEPT else out / "runs" / f"{FIRST}-{seed}"
-        changes = common | {"init": init, "pretrain": 0, "lr_generator": options.lr_generator}
+        changes = common | {"init": init, "init_checkpoint": options.checkpoint, "pretrain": 0}
+        changes |= {name: getattr(options, name) for name in GAME}
         steps = options.steps or within(
             options.budget, out / "steps.json", algorithm, lambda n: replace(bench.config, **(changes | {"steps": n}))
         )
@@ -177,7 +194,7 @@ def within(budget: float, path: Path, algorithm: str, config: Callable[[int], An
     return known[algorithm]
 
 
-def trained(config: Any) -> tuple[Any, float]:
+def trained(config: Any, checkpoint: str = "best") -> tuple[Any, float]:
     """The run of a configuration, trained, gone on with, or found; and its CPU-seconds, if gone on with since then."""
     from advrl.recipes import load
     from advrl.recipes.run import train
@@ -186,7 +203,8 @@ def trained(config: Any) -> tuple[Any, float]:
     if not report.exists():
         begun = (config.out / "checkpoint.pt").exists()
         train(replace(config, resume=config.out, out=None) if begun else config, say=lambda _: None)
-    return load(config.out, device=config.device), float(json.loads(report.read_text())["cpu_seconds"])
+    run = load(config.out, device=config.device, checkpoint=checkpoint)
+    return run, float(json.loads(report.read_text())["cpu_seconds"])
 
 
 def claim(out: Path, bench: Bench, options: SequenceOptions) -> None:

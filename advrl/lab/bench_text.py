@@ -17,6 +17,7 @@ from advrl.data import make_corpus, read_lines
 from advrl.files import write_atomically
 from advrl.lab.bench_sequences import (
     FIRST,
+    JUDGED,
     Bench,
     Rows,
     SequenceOptions,
@@ -46,7 +47,6 @@ reverse LM    nats per token of the test part under a language model of as many 
 Fréchet       squared distance to the test part, on mean hidden states of the first model
 BLEU, self-BLEU   mean over sentences, smoothing epsilon, of --samples sentences; against all lines of --test if given,
               else against the test part. Be near real text in both
-rows          of the checkpoint that is best by the quick evaluation; of games also the last step's: what the game did
 ±             half of Student's 95 % interval over seeds. T is the temperature"""
 
 
@@ -179,7 +179,7 @@ def report(rows: Rows, real: dict[str, float], algorithms: Sequence[str], option
             lines.append(
                 _line([name, f"{temperature:g}", str(len(mine)), *(cell(over_seeds(mine, f)) for f in FIGURES)])
             )
-        if mine and algorithm != FIRST:
+        if mine and algorithm != FIRST and options.checkpoint == "best":
             ends = [cell(over_seeds(mine, f"last_{f}")) for f in FIGURES]
             lines.append(_line([f"{algorithm}, last step", "1", str(len(mine)), *ends]))
     lines.append(_line(["**real text**", "", "", *(f"{real[f]:.3f}" if f in real else "" for f in FIGURES)]))
@@ -192,7 +192,8 @@ def report(rows: Rows, real: dict[str, float], algorithms: Sequence[str], option
         "training lines for BLEU, self-BLEU and duplicates, the validation part for LM and Fréchet, and as many "
         "training lines for reverse LM"
     )
-    parts = ["\n".join(lines), gaps(rows, algorithms, AXES), budgets(rows, algorithms), DEFINITIONS, how, TEXT_PROTOCOL]
+    parts = ["\n".join(lines), gaps(rows, algorithms, AXES), budgets(rows, algorithms), DEFINITIONS,
+             JUDGED[options.checkpoint], how, TEXT_PROTOCOL]  # fmt: skip
     return "\n\n".join(parts)
 
 

@@ -38,6 +38,7 @@ from advrl.seeding import isolated
 
 POLICIES: dict[str, type[Any]] = {"gru": GRUPolicy, "lstm": LSTMPolicy, "transformer": TransformerPolicy}
 PolicyName = Literal["gru", "lstm", "transformer"]
+CheckpointName = Literal["best", "last"]
 SMALL_FILTERS = ((1, 32), (2, 64), (3, 64), (4, 64))
 
 
@@ -66,6 +67,8 @@ class SequenceConfig:
     embedding."""
     init: Path | None = None
     """A run to begin with, such as one of maximum likelihood; policy and vocabulary have to be the same."""
+    init_checkpoint: CheckpointName = "best"
+    """Of --init: best by its quick evaluation, or last, as in published schedules."""
     warmup: int | None = None
     """Steps after those in which the discriminator learns alone. Default: a twentieth; 0 in scratchgan, embedding."""
     discriminator: DiscriminatorName | None = None
@@ -145,7 +148,8 @@ class SequenceConfig:
         """Raise a ``ValueError`` or ``TypeError`` for the first option that cannot be."""
         choice("algorithm", self.algorithm, ALGORITHMS)
         for name, known in (("policy", POLICIES), ("discriminator", get_args(DiscriminatorName)), ("objective", GAMES),
-                            ("reward", REWARD_NAMES), ("baseline", BASELINES)):  # fmt: skip
+                            ("reward", REWARD_NAMES), ("baseline", BASELINES),
+                            ("init_checkpoint", get_args(CheckpointName))):  # fmt: skip
             choice(name, getattr(self, name), known)
         for name in ("width", "batch_size", "steps", "seeds", "discriminator_steps", "rollouts", "log_every",
                      "checkpoint_every", "picture_every"):  # fmt: skip
@@ -204,7 +208,7 @@ class SequenceConfig:
         writer = "embedding" if self.algorithm == "embedding" else self.policy
         lines = [f"policy     {writer}, {self.width} units", f"algorithm  {self.algorithm}: {self._summary()}"]
         if self.init is not None:
-            lines.append(f"from       {self.init}")
+            lines.append(f"from       {self.init}, {self.init_checkpoint} checkpoint")
         if self.algorithm not in ("mle", "constant"):
             lines.append(
                 f"judge      {self.discriminator}, objective {self.objective}, reward {self.reward}; "
@@ -309,7 +313,7 @@ class SequenceConfig:
         theirs = tuple(read_config(self.init)["shape"])
         if theirs != shape:
             raise ValueError(f"--init {self.init} writes sequences of shape {theirs}, this run's are {shape}")
-        trained = load(self.init, device=str(trainer.device)).policy
+        trained = load(self.init, device=str(trainer.device), checkpoint=self.init_checkpoint).policy
         trainer.begin_with(trained)
 
     def must_match(self) -> list[str]:
