@@ -2,8 +2,9 @@
 
 Zhao et al. (2020), "Differentiable augmentation for data-efficient GAN training", section 4, with their numbers: shift
 by up to 1/8 of the side, filled with zeros; cutout of a square of half the side; brightness +-0.5, saturation 0 to 2,
-contrast 0.5 to 1.5. The generator's gradient flows through, and since both players see the same transformations, the
-generator does not learn to draw them. Images (B, C, H, W); every image has random numbers of its own.
+contrast 0.5 to 1.5. Small affine maps are after Karras et al. (2020), "Training generative adversarial networks with
+limited data", appendix B. The generator's gradient flows through, and since both players see the same transformations,
+the generator does not learn to draw them. Images (B, C, H, W); every image has random numbers of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, pad
 
 from advrl.agents.stabiliser import Stabiliser
 from advrl.checks import choice
@@ -32,6 +33,25 @@ def shift(x: Tensor, share: float = 0.125) -> Tensor:
     framed = pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1)  # a frame of zeros to fetch from
     each = torch.arange(n, device=x.device)[:, None, None]
     return framed[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def affine(x: Tensor, share: float = 0.125) -> Tensor:
+    """Each image turned, stretched, sheared and moved, by up to ``share`` of half a side; its edge goes on outside.
+
+    x'(p) = x(p + E p + t) with positions p in [-1, 1]^2, entries of E and t uniform in +-share; bilinear. Made of
+    gathers, since torch's grid_sample has no second derivative, which penalties of slopes need.
+    """
+    n, channels, height, width = x.shape
+    maps = torch.eye(2, 3, dtype=x.dtype, device=x.device) + (2 * torch.rand_like(x[:, 0, :2, :3]) - 1) * share
+    grid = affine_grid(maps, [n, channels, height, width], align_corners=False)
+    value, flat = torch.zeros((), dtype=x.dtype, device=x.device), x.flatten(2)
+    places = [((grid[..., axis] + 1) * side - 1).div(2).clamp(0, side - 1) for axis, side in enumerate((width, height))]
+    left, top = (place.detach().floor().long() for place in places)
+    for row, across_rows in ((top, 1 - (places[1] - top)), ((top + 1).clamp(max=height - 1), places[1] - top)):
+        for column, across in ((left, 1 - (places[0] - left)), ((left + 1).clamp(max=width - 1), places[0] - left)):
+            index = (row * width + column).flatten(1).unsqueeze(1).expand(-1, channels, -1)
+            value = value + flat.gather(2, index).unflatten(2, (height, width)) * (across_rows * across).unsqueeze(1)
+    return value
 
 
 def cutout(x: Tensor, share: float = 0.5) -> Tensor:
@@ -61,15 +81,22 @@ def colour(x: Tensor) -> Tensor:
     return centre + (x - centre) * (uniform() + 0.5)
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"colour": colour, "shift": shift, "cutout": cutout}
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "colour": colour,
+    "shift": shift,
+    "affine": affine,
+    "cutout": cutout,
+}
 """Names of the transformations, in the order in which they are done."""
+
+PUBLISHED = ("colour", "shift", "cutout")  # by Zhao et al. together
 
 
 class Augmentation(Stabiliser):
     """Shows the discriminator transformed images only. Costs the transformations, of each image that it sees.
 
     Args:
-        kinds: of ``colour``, ``shift`` and ``cutout``.
+        kinds: of ``colour``, ``shift``, ``affine`` and ``cutout``.
 
     Raises:
         ValueError: for an unknown name or none, and, when attached, for samples that are no images.
@@ -77,7 +104,7 @@ class Augmentation(Stabiliser):
 
     name = "augmentation"
 
-    def __init__(self, kinds: Sequence[str] = tuple(AUGMENTATIONS)) -> None:
+    def __init__(self, kinds: Sequence[str] = PUBLISHED) -> None:
         super().__init__()
         if not kinds:
             raise ValueError(f"name at least one augmentation (of: {', '.join(AUGMENTATIONS)})")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from advrl.cli import main
+
 
 @pytest.fixture
 def bench(monkeypatch):
@@ -40,3 +42,23 @@ def test_the_floor_counts_the_published_sizes(bench):
     assert judged - matrix == pytest.approx(21.1e6, rel=0.01)
     total = bench.flops("rollouts", sizes, nets) - (16 * 19 + 1) * 64 * matrix
     assert total == pytest.approx(0.48e12, rel=0.02)
+
+
+def test_what_a_discriminator_remembers(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    memory = importlib.import_module("discriminator_memory")
+    torch.manual_seed(0)
+    real, fake = torch.randint(5, (30,)), torch.randint(4, (20,))  # with ties
+    pairs = (real[:, None] > fake).double() + (real[:, None] == fake).double() / 2
+    assert memory.area(real.float(), fake.float()) == pytest.approx(float(pairs.mean()))
+    small = ["--vocab", "9", "--length", "5", "--sequences", "64", "--steps", "4", "--quiet", "--device", "cpu"]
+    assert main(["train", "oracle", *small, "--out", str(tmp_path / "mle")]) == 0
+    out, figure = tmp_path / "memory.csv", tmp_path / "memory.png"
+    memory.main([str(tmp_path / "mle"), "--updates", "50", "--kinds", "cnn-small,recurrent", "--out", str(out),
+                 "--figure", str(figure)])  # fmt: skip
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["discriminator"], row["updates"]) for row in rows] == [
+        (kind, updates) for kind in ("cnn-small", "recurrent") for updates in ("25", "50")
+    ]
+    assert figure.stat().st_size > 5_000

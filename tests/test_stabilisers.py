@@ -266,6 +266,27 @@ def test_shift_moves_and_cutout_cuts(device):
     assert holes.sum((1, 2)).max() == 16 and holes.sum((1, 2)).min() >= 4
 
 
+def test_affine_is_grid_sample_and_can_be_differentiated_twice(device):
+    x = torch.randn(5, 2, 9, 7, dtype=torch.float64, device=device)
+    affine = AUGMENTATIONS["affine"]
+    torch.manual_seed(1)
+    moved = affine(x)
+    torch.manual_seed(1)  # the same maps, by torch
+    maps = torch.eye(2, 3, dtype=x.dtype, device=device) + (2 * torch.rand_like(x[:, 0, :2, :3]) - 1) * 0.125
+    grid = nn.functional.affine_grid(maps, list(x.shape), align_corners=False)
+    expected = nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+    assert len({tuple(row) for row in maps.flatten(1).tolist()}) == 5  # a map for each image
+    torch.testing.assert_close(affine(x, 0.0), x, rtol=0, atol=1e-12)
+
+    def squared(x):
+        torch.manual_seed(1)
+        return affine(x) ** 2
+
+    small = torch.randn(2, 1, 3, 3, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(squared, small) and torch.autograd.gradgradcheck(squared, small)
+
+
 def test_colour_keeps_the_picture_up_to_an_affine_change():
     torch.manual_seed(0)
     x = torch.rand(5, 1, 8, 8)

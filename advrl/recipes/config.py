@@ -101,8 +101,8 @@ class AdversarialConfig:
     history_pool: int = 0
     """Past fakes that are kept, of which half of the discriminator's fakes are drawn; 0 turns it off."""
     augment: str = ""
-    """Differentiable augmentation of all images that the discriminator sees: colour, shift, cutout, with commas
-    between."""
+    """Differentiable augmentation of all images that the discriminator sees: colour, shift, affine, cutout, with
+    commas between."""
     joint_batches: bool = False
     """Show the discriminator real samples and fakes in one batch, which matters to batch norm in it alone."""
     ema: float = 0.9995
