@@ -11,7 +11,6 @@ turn warms up and is not counted. Time is this process's CPU time, on a GPU the 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from advrl.checks import choice, integer
 from advrl.device import resolve_device
+from advrl.files import write_csv
 from advrl.lab.bench_dynamics import clock
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.seeding import seed_everything
@@ -88,10 +88,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
         torch.set_num_threads(threads)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import math
 import statistics
 import tempfile
@@ -49,6 +48,7 @@ from advrl.agents.forward import Precision
 from advrl.checks import integer
 from advrl.data import cycle
 from advrl.device import resolve_device
+from advrl.files import write_csv
 from advrl.nn import MLP, DCGANDiscriminator, DCGANGenerator
 
 SIDE = 1024  # of the matrices whose product gives the machine's rate, one a turn
@@ -295,10 +295,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

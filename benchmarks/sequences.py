@@ -24,7 +24,6 @@ of a large matrix product in the same turns; what is looked up in place of being
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +42,7 @@ from advrl.checks import integer
 from advrl.device import resolve_device
 from advrl.distributions import sample_categorical, sequence
 from advrl.estimators import Score, leave_one_out
+from advrl.files import write_csv
 from advrl.nn import CNNDiscriminator, LSTMPolicy, RecurrentDiscriminator
 
 SIDE = 1024  # of the matrices whose product gives the machine's rate
@@ -371,10 +371,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

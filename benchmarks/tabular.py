@@ -13,7 +13,6 @@ process's own seconds with the least and the greatest, as JSON. Building a solve
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import statistics
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from advrl.files import read_csv, write_csv
 from advrl.tabular import MDP, Successors, from_gymnasium, solve
 from advrl.tabular.problems import garnet
 
@@ -233,15 +233,14 @@ def main() -> None:
 
 def write(told: dict[str, Any], path: Path) -> None:
     """Add a row for each solver of a task."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        if new:
-            rows.writerow(["task", "gamma", "solver", "ms", "low", "high", "error", "advrl / quantecon"])
-        ratio = told.get("advrl / quantecon", {}).get("ratio", "")
-        for name, row in told["solvers"].items():
-            figures = [row[column] for column in ("ms", "low", "high", "error")]
-            rows.writerow([told["task"], told["gamma"], name, *figures, ratio if name == "advrl" else ""])
+    ratio = told.get("advrl / quantecon", {}).get("ratio", "")
+    more = [
+        {"task": told["task"], "gamma": told["gamma"], "solver": name}
+        | {column: row[column] for column in ("ms", "low", "high", "error")}
+        | {"advrl / quantecon": ratio if name == "advrl" else ""}
+        for name, row in told["solvers"].items()
+    ]
+    write_csv(path, [*read_csv(path), *more])
 
 
 if __name__ == "__main__":

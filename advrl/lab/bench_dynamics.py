@@ -12,7 +12,6 @@ Each run is a file of its own; a study begun goes on from there.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -30,7 +29,7 @@ import torch
 
 from advrl.checks import choice, integer, number
 from advrl.device import resolve_device
-from advrl.files import write_atomically
+from advrl.files import write_atomically, write_csv
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
 from advrl.seeding import isolated, seed_everything
@@ -187,9 +186,9 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
             f"{100 * found.high_quality[-1]:.0f} % of high quality after {found.steps:,} steps")  # fmt: skip
     played = [runs[task, name, seed] for task in tasks for name in names for seed in range(options.seeds)]
     table = summary(played)
-    _write(out / "runs.csv", [_named(run) | run.figures() for run in played])
-    _write(out / "looks.csv", [row for run in played for row in _looks(run)])
-    _write(out / "table.csv", table)
+    write_csv(out / "runs.csv", [_named(run) | run.figures() for run in played])
+    write_csv(out / "looks.csv", [row for run in played for row in _looks(run)])
+    write_csv(out / "table.csv", table)
     say("\n" + markdown(table))
     figures = draw(played, out)
     written = [out / name for name in ("table.csv", "runs.csv", "looks.csv")] + figures
@@ -306,13 +305,6 @@ def _looks(run: Played) -> list[dict[str, Any]]:
             run.times, run.modes, run.high_quality, run.divergence, run.shares, strict=True
         )
     ]  # fmt: skip
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _words(text: str) -> list[str]:

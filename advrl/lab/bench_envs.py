@@ -9,8 +9,6 @@ that agents on the device call. Time is that of this process on a CPU, the clock
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from torch import Tensor, nn
 from advrl.checks import integer
 from advrl.device import resolve_device
 from advrl.envs import DiscriminatorScore, SequenceEnv, SequenceGeneration, SequenceVectorEnv
-from advrl.files import write_atomically
+from advrl.files import write_csv
 from advrl.seeding import isolated
 
 VOCAB, LENGTH = 20, 10
@@ -208,10 +206,6 @@ def run(
             f"{row['environment']:28} {row['num_envs']:6} {row['steps_per_second']:10,} {spread:>21} "
             f"{row['batch_is_faster_by']:8.1f}x"
         )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = write_atomically((options.out or folder()) / "envs.csv", text.getvalue().encode())
+    path = write_csv((options.out or folder()) / "envs.csv", rows)
     say(f"\nthe table: {path}")
     return rows

@@ -8,7 +8,6 @@ there is not trained again, and one that was interrupted goes on.
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,7 @@ import torch
 from advrl.agents import fit
 from advrl.checks import choice, integer, number
 from advrl.device import resolve_device
-from advrl.files import write_atomically
-from advrl.lab.modes_table import csv_text
+from advrl.files import as_text, read_csv, write_atomically, write_csv
 from advrl.metrics import Estimate, Tradeoff, mean_estimate, tradeoff_gap
 from advrl.seeding import isolated
 
@@ -126,7 +124,7 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
     algorithms, at = check(options), heat(options.temperatures)
     claim(out, bench, options)
     path = out / "sweeps.csv"
-    rows = read(path)
+    rows = read_csv(path)
     cells = [(algorithm, seed) for seed in range(options.seeds) for algorithm in algorithms]
     for number_, (algorithm, seed) in enumerate(cells, 1):
         if any(row["algorithm"] == algorithm and row["seed"] == str(seed) for row in rows):
@@ -141,8 +139,8 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
         spent = seconds + sum(float(row["cpu_seconds"]) for row in rows if _key(row) == (FIRST, str(seed), "1"))
         about = {"algorithm": algorithm, "seed": seed, "steps": config.steps, "best_step": run.step,
                  "cpu_seconds": seconds, "cpu_seconds_in_all": spent}  # fmt: skip
-        rows += [{k: _text(v) for k, v in {**about, **row}.items()} for row in swept]
-        write_atomically(path, csv_text(rows).encode())
+        rows += [as_text(about | row, 6) for row in swept]
+        write_csv(path, rows)
         one = next(row for row in swept if row["temperature"] == 1.0)
         told = ", ".join(f"{name} {one[name]:.3f}" for name in bench.axes if name in one)
         say(f"{number_}/{len(cells)} {algorithm}, seed {seed}: {config.steps:,} steps, {seconds:.0f} CPU s, {told}")
@@ -230,14 +228,6 @@ def claim(out: Path, bench: Bench, options: SequenceOptions) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(now, indent=2).encode())
-
-
-def read(path: Path) -> Rows:
-    """Rows of an earlier part of the study."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def at_one(rows: Rows, algorithm: str) -> Rows:
@@ -335,7 +325,3 @@ def budgets(rows: Rows, algorithms: Sequence[str]) -> str:
 
 def _key(row: Mapping[str, str]) -> tuple[str, str, str]:
     return row["algorithm"], row["seed"], row["temperature"]
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -10,8 +10,6 @@ all of them, and divided by the plain row's of the same round: the median of the
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +22,7 @@ import torch
 from advrl.agents import fit
 from advrl.checks import choice, integer
 from advrl.device import resolve_device
-from advrl.files import write_atomically
+from advrl.files import write_csv
 from advrl.lab.stabiliser_rows import measured_rows, standard_error
 from advrl.seeding import seed_everything
 
@@ -105,14 +103,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         rows = measured_rows(seeds, steps, device, say)
     else:
         rows = _compared(options, seeds, steps, device, say)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    target = options.out or folder()
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / f"stabilisers-{options.task}.csv"
-    write_atomically(path, text.getvalue().encode())
+    path = write_csv((options.out or folder()) / f"stabilisers-{options.task}.csv", rows, 6)
     say(f"\n{table(rows)}\n\nErrors are standard errors over {seeds} seeds. Written:\n  {path}")
 
 

@@ -6,8 +6,6 @@ says what each objective follows, and a figure shows the spread between costs be
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -29,16 +27,6 @@ reverse KL    KL(h || u), from the samples' shares of the modes to equal ones: w
               samples have .001 (ring), .005 (grid), .019 (stacked), for frequencies scatter
 KL            KL(u || h), the other way round: infinite if a mode is missed
 ±             standard error over seeds; all rows were trained without labels, and judged at their last step"""
-
-
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV; a column that some rows have not is empty there."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
