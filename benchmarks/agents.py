@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -26,6 +25,7 @@ from torch import nn
 import advrl.envs  # noqa: F401  registers the environments
 from advrl.agents import ActorCriticTrainer, PPOTrainer, ReinforceTrainer
 from advrl.agents.sb3 import GeneratorPolicy, SB3VecEnv, TokenFeatures
+from advrl.device import clock
 from advrl.envs import DiscriminatorScore, SequenceGeneration
 from advrl.estimators import leave_one_out
 from advrl.nn import GRUPolicy
@@ -46,14 +46,9 @@ class Perceptron(nn.Module):
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
     """How long it takes: the process's own time on a CPU, the clock's on another device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    start = clock()
+    start = clock(device)
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - start
+    return clock(device) - start
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from torch.optim import Adam
 
 from advrl.agents import ActorCriticTrainer, PPOTrainer, ReinforceTrainer, Turns
 from advrl.agents.adversarial import update
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.data import LSTMOracle
 from advrl.envs import SequenceGeneration
 from advrl.estimators import GumbelSoftmax, leave_one_out
@@ -181,7 +181,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     """
     from advrl.lab.agents_table import curves, draw, read_rows, report
 
-    names = list(dict.fromkeys(n.strip() for n in options.methods.split(",") if n.strip())) or list(METHODS)
+    names = words(options.methods) or list(METHODS)
     for name in names:
         choice("method", name, METHODS)
     integer("--seeds", options.seeds), integer("--seed", options.seed, 0), integer("--vocab", options.vocab, 2)

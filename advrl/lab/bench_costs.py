@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, words
 from advrl.files import write_csv
 from advrl.objectives import GAMES, Objective, is_log_ratio
 
@@ -53,7 +53,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     """
     from advrl.plots import cost_plot, save_figure
 
-    names = list(dict.fromkeys(n.strip() for n in options.objectives.split(",") if n.strip())) or list(PLOTTED)
+    names = words(options.objectives) or list(PLOTTED)
     for name in names:
         if not is_log_ratio(GAMES[choice("objective", name, GAMES)].objective):
             raise ValueError(f"{name} pays by an output that is no log-odds of D: one of {', '.join(PLOTTED)}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from advrl.checks import choice, integer, number
-from advrl.device import resolve_device
+from advrl.checks import choice, integer, number, words
+from advrl.device import clock, one_thread, resolve_device
 from advrl.files import write_atomically, write_csv
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
@@ -151,22 +150,14 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
     return Played(task, name, seed, steps, spent, times, modes, quality, far, np.stack(shares), np.stack(kept))
 
 
-def clock(device: torch.device) -> float:
-    """Seconds: of this process, or of the wall once the GPU is done."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize(device)
-    return time.perf_counter()
-
-
 def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None] = print) -> None:
     """Play all of it, print the table, write it and the figures.
 
     Raises:
         ValueError, TypeError: for names that do not exist and numbers out of range, before anything is played.
     """
-    tasks = [choice("task", name, MIXTURES) for name in _words(options.tasks)]
-    names = [choice("dynamics", name, CONTENDERS) for name in _words(options.dynamics)] or list(CONTENDERS)
+    tasks = [choice("task", name, MIXTURES) for name in words(options.tasks)]
+    names = [choice("dynamics", name, CONTENDERS) for name in words(options.dynamics)] or list(CONTENDERS)
     number("--seconds", options.seconds, 0.0, exclusive=True)
     integer("--seeds", options.seeds), integer("--looks", options.looks, COLUMNS), integer("--jobs", options.jobs)
     choice("--setup", options.setup, SETUPS), number("--rate", options.rate, 0.0, exclusive=True)
@@ -197,11 +188,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
 
 def _all(work: Sequence[tuple[str, str, int]], options: Options) -> Iterator[Played]:
     if options.jobs == 1:
-        threads = torch.get_num_threads()
-        try:
+        with one_thread():
             yield from (play(*item, options) for item in work)
-        finally:
-            torch.set_num_threads(threads)
         return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         yield from pool.map(play, *zip(*((*item, options) for item in work), strict=True))
@@ -305,7 +293,3 @@ def _looks(run: Played) -> list[dict[str, Any]]:
             run.times, run.modes, run.high_quality, run.divergence, run.shares, strict=True
         )
     ]  # fmt: skip
-
-
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

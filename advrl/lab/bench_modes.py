@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from advrl import metrics
 from advrl.agents import fit
 from advrl.agents.classifier import Classifier, cached_classifier
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, words
 from advrl.data import Stacked, Stream, digits, load_images, stacked
 from advrl.device import resolve_device
 from advrl.files import as_text, write_csv
@@ -141,15 +141,15 @@ def planned(options: Options) -> list[Cell]:
     from advrl.objectives import make_game
 
     integer("--seeds", options.seeds), integer("--steps", options.steps)
-    tasks = [choice("task", name, TASKS) for name in _words(options.tasks)]
-    objectives = _words(options.objectives)
+    tasks = [choice("task", name, TASKS) for name in words(options.tasks)]
+    objectives = words(options.objectives)
     for name in objectives:
         make_game(name)
-    networks = [choice("network", name, NETWORKS) for name in _words(options.networks)]
+    networks = [choice("network", name, NETWORKS) for name in words(options.networks)]
     cells = [
         Cell(task, objective, stabiliser, network, seed, options.steps, _data(task, options))
         for task, seed, network, objective, stabiliser in itertools.product(
-            tasks, range(options.seeds), networks, objectives, _words(options.stabilisers)
+            tasks, range(options.seeds), networks, objectives, words(options.stabilisers)
         )
         if task in ONLY.get(network, TASKS)
     ]
@@ -313,7 +313,3 @@ def _data(task: str, options: Options) -> str:
     if task != "stacked":
         return Cell.data
     return "digits" if options.data is None else options.data.name
-
-
-def _words(text: str) -> Sequence[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from advrl.agents import fit
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.device import resolve_device
 from advrl.files import as_text, read_csv, write_atomically, write_csv
 from advrl.metrics import Estimate, Tradeoff, mean_estimate, tradeoff_gap
@@ -102,7 +102,7 @@ def check(options: SequenceOptions) -> list[str]:
         integer("--steps", options.steps)
     number("--budget", options.budget, 0.0, exclusive=True)
     choice("checkpoint", options.checkpoint, ("best", "last"))
-    named = [choice("algorithm", word.strip(), ALGORITHMS) for word in options.algorithms.split(",") if word.strip()]
+    named = [choice("algorithm", word, ALGORITHMS) for word in words(options.algorithms)]
     return list(dict.fromkeys([FIRST, *named]))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from advrl.agents import fit
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, words
 from advrl.device import resolve_device
 from advrl.files import write_csv
 from advrl.lab.stabiliser_rows import measured_rows, standard_error
@@ -111,7 +111,7 @@ def _compared(
     options: Options, seeds: int, steps: int, device: torch.device, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     known = RING if options.task == "ring" else DIGITS
-    names = list(dict.fromkeys(n.strip() for n in options.methods.split(",") if n.strip())) or list(known)
+    names = words(options.methods) or list(known)
     for name in names:
         choice("method", name, known)
     costs = relative_costs(options.task, ["plain", *(n for n in names if n != "plain")], options.rounds, device)
