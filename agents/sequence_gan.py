@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, Optimizer
 
-from advrl.agents.adversarial import backward, frozen, update
+from advrl.agents.adversarial import backward, update
 from advrl.agents.likelihood import likelihood_loss
 from advrl.agents.parts import Parts, follow, set_rate
 from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, LeaveOneOut, written
 from advrl.agents.sequence_gan_scores import Lesson, SequenceAlgorithm
+from advrl.agents.switched import at_rest, frozen
 from advrl.checks import choice, integer, number
 from advrl.distributed import mean
 from advrl.estimators import reward_to_go
@@ -336,27 +337,6 @@ def pull(policy: Any, x: Tensor, entropy: float, kl: float, reference: Any = Non
     return (cost + chosen * later).sum(1).mean(), told
 
 
-@contextmanager
-def at_rest(net: nn.Module) -> Iterator[None]:
-    """Without dropout inside; unlike ``eval()``, what cuDNN's recurrent layers do can still be differentiated."""
-    layers = [layer for layer in net.modules() if isinstance(layer, (nn.Dropout, nn.RNNBase))]
-    before = [layer.dropout if isinstance(layer, nn.RNNBase) else layer.p for layer in layers]
-    try:
-        for layer in layers:
-            _drop(layer, 0.0)
-        yield
-    finally:
-        for layer, share in zip(layers, before, strict=True):
-            _drop(layer, share)
-
-
-def _drop(layer: Any, share: float) -> None:
-    if isinstance(layer, nn.RNNBase):
-        layer.dropout = share
-    else:
-        layer.p = share
-
-
 @torch.no_grad()
 def adam_variance(optimiser: Optimizer) -> Tensor:
     """Sum over the weights of Adam's second moment less the square of its first: how much its gradients vary, roughly.
@@ -383,4 +363,4 @@ def _nobody(x: Tensor) -> Tensor:
     raise ValueError("this algorithm has no discriminator")
 
 
-__all__ = ["Lesson", "SequenceGANTrainer", "adam_variance", "at_rest", "pull"]
+__all__ = ["Lesson", "SequenceGANTrainer", "adam_variance", "pull"]

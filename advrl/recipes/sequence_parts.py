@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from advrl.agents import Every
+from advrl.agents.switched import evaluating
 from advrl.checks import number
 from advrl.data import Vocabulary
 from advrl.distributed import rank
 from advrl.distributions import sample_categorical
 from advrl.files import write_atomically
 from advrl.nn.embedding_generator import EmbeddingGenerator
-from advrl.recipes.images import evaluating
 from advrl.seeding import isolated
 
 VOCABULARY = "vocabulary.json"

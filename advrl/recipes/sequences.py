@@ -23,6 +23,7 @@ from advrl.agents.sequence_gan_scores import (
     SeqGAN,
     SequenceAlgorithm,
 )
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, integer, number
 from advrl.data import Vocabulary
 from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator, TransformerPolicy
@@ -30,7 +31,6 @@ from advrl.nn.attention import TransformerDiscriminator
 from advrl.nn.embedding_generator import EmbeddingGenerator, VectorDiscriminator
 from advrl.objectives import GAMES
 from advrl.recipes.config import flag
-from advrl.recipes.images import evaluating
 from advrl.recipes.parts import LinearDecay
 from advrl.recipes.sequence_defaults import ALGORITHMS, AlgorithmName, Defaults, DiscriminatorName
 from advrl.recipes.sequence_parts import VOCABULARY, continued
