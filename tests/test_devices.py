@@ -100,14 +100,6 @@ def trainer_for(family: str, estimator: str, device: torch.device | str = "cpu",
     return AdversarialTrainer(policy, discriminator, estimator=made, **options)
 
 
-@pytest.fixture
-def meta():
-    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
-    torch.set_default_device("meta")
-    yield
-    torch.set_default_device(None)
-
-
 @pytest.mark.parametrize(("family", "estimator"), PAIRS)
 @pytest.mark.usefixtures("meta")
 def test_training_makes_nothing_on_the_default_device(family, estimator, tmp_path):
