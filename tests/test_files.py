@@ -1,10 +1,13 @@
-"""Tables as files: what is written is what is read, and a failed write leaves the file as it was."""
+"""Tables as files: what is written is what is read, a failed write leaves the file as it was; what a study notes."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from advrl.files import as_text, read_csv, write_csv
+from advrl.lab.study import claim
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
@@ -33,3 +36,15 @@ def test_a_failed_write_leaves_the_table(tmp_path, monkeypatch):
         write_csv(path, [{"x": 2}])
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
     assert read_csv(path) == [{"x": "1"}]
+
+
+def test_a_study_goes_on_with_the_same_options_alone(tmp_path):
+    out = tmp_path / "new"
+    claim(out, {"seconds": 6.0, "batch_size": None, "data": Path("a.txt")})
+    claim(out, {"seconds": 6.0, "batch_size": None, "data": "a.txt"})
+    with pytest.raises(
+        ValueError, match=r"has a study with --seconds 6\.0, not 7\.0 and --batch-size None, not 8: give"
+    ):
+        claim(out, {"seconds": 7.0, "batch_size": 8, "data": "a.txt"})
+    claim(out, {"seconds": 6.0, "batch_size": 8}, lambda study: {"seconds": study["seconds"]})
+    assert json.loads((out / "study.json").read_text())["data"] == "a.txt"

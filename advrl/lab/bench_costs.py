@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from advrl.checks import choice, integer, words
+from advrl.columns import columns
 from advrl.files import write_csv
 from advrl.objectives import GAMES, Objective, is_log_ratio
 
@@ -64,9 +65,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     header = ["objective", *[f"c({x:g})" for x in READ], "dc/dD at .5", "steepest", "at D"]
     rows = [_row(name, *curves[name], d, read) for name in names]
     out = options.out or folder()
-    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
-    for row in [header, *rows]:
-        say("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]))
+    for line in columns([header, *rows]):
+        say(line)
     write_csv(out / "costs.csv", [dict(zip(header, row, strict=True)) for row in rows])
     numbers = {name: (cost.numpy(), slope.numpy()) for name, (cost, slope) in curves.items()}
     save_figure(cost_plot(d.numpy(), numbers), out / "costs.png")

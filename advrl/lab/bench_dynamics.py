@@ -12,8 +12,6 @@ Each run is a file of its own; a study begun goes on from there.
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,6 +28,7 @@ from advrl.checks import choice, integer, number, words
 from advrl.device import clock, one_thread, resolve_device
 from advrl.files import write_atomically, write_csv
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
+from advrl.lab.study import claim, standard_error
 from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
 from advrl.seeding import isolated, seed_everything
 
@@ -167,7 +166,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         integer("--steps", options.steps, options.looks)
     resolve_device(options.device)
     out = options.out or folder()
-    _begin(out, options)
+    claim(out, {name: getattr(options, name) for name in SHARED})
     work = [(task, name, seed) for seed in range(options.seeds) for task in tasks for name in names]
     runs = {item: _read(_cell(out, *item)) for item in work if _cell(out, *item).exists()}
     for found in _all([item for item in work if item not in runs], options):
@@ -195,19 +194,6 @@ def _all(work: Sequence[tuple[str, str, int]], options: Options) -> Iterator[Pla
         yield from pool.map(play, *zip(*((*item, options) for item in work), strict=True))
 
 
-def _begin(out: Path, options: Options) -> None:
-    """Make the folder of a study, or go on with one of the same set-up."""
-    mine, path = {name: getattr(options, name) for name in SHARED}, out / "study.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        other = [f"--{k.replace('_', '-')} {found.get(k)}, not {v}" for k, v in mine.items() if found.get(k) != v]
-        if other:
-            raise ValueError(f"{out} has a study with {' and '.join(other)}: give another --out")
-        return
-    (out / "cells").mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(mine, indent=2).encode())
-
-
 def _cell(out: Path, task: str, dynamics: str, seed: int) -> Path:
     return out / "cells" / f"{task}-{dynamics}-{seed}.npz"
 
@@ -232,7 +218,7 @@ def summary(played: Sequence[Played]) -> list[dict[str, Any]]:
         for figure in found[0]:
             values = [one[figure] for one in found]
             row[figure] = statistics.fmean(values)
-            row[f"{figure}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+            row[f"{figure}_se"] = standard_error(values)
         rows.append(row)
     return rows
 

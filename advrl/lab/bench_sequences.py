@@ -21,6 +21,7 @@ from advrl.agents import fit
 from advrl.checks import choice, integer, number, words
 from advrl.device import resolve_device
 from advrl.files import as_text, read_csv, write_atomically, write_csv
+from advrl.lab.study import claim
 from advrl.metrics import Estimate, Tradeoff, mean_estimate, tradeoff_gap
 from advrl.seeding import isolated
 
@@ -122,7 +123,7 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
     from advrl.recipes import load
 
     algorithms, at = check(options), heat(options.temperatures)
-    claim(out, bench, options)
+    claim(out, described(bench, options), lambda study: study["options"] | {"temperatures": study["temperatures"]})
     path = out / "sweeps.csv"
     rows = read_csv(path)
     cells = [(algorithm, seed) for seed in range(options.seeds) for algorithm in algorithms]
@@ -205,29 +206,16 @@ def trained(config: Any, checkpoint: str = "best") -> tuple[Any, float]:
     return run, float(json.loads(report.read_text())["cpu_seconds"])
 
 
-def claim(out: Path, bench: Bench, options: SequenceOptions) -> None:
-    """Note what the study is, or refuse another one in its folder."""
+def described(bench: Bench, options: SequenceOptions) -> dict[str, Any]:
+    """What a study is: more algorithms and seeds can come to it."""
     from advrl.recipes.config import to_dict
 
     free = ("algorithms", "seeds", "device", "out", "temperatures")
-    now = {
+    return {
         "options": {k: str(v) for k, v in vars(options).items() if k not in free},
         "temperatures": list(heat(options.temperatures)),
         "recipe": {k: v for k, v in to_dict(bench.config).items() if k not in ("out", "device", "resume")},
     }
-    path = out / "study.json"
-    now = json.loads(json.dumps(now, default=str))
-    if path.exists():
-        was = json.loads(path.read_text())
-        other = [f"--{k.replace('_', '-')} {was['options'].get(k)}" for k, v in now["options"].items()
-                 if was["options"].get(k) != v]  # fmt: skip
-        if was["temperatures"] != now["temperatures"]:
-            other.append(f"--temperatures {was['temperatures']}")
-        if other:
-            raise ValueError(f"{out} holds a study with {', '.join(other)}: give the same, or another --out")
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(now, indent=2).encode())
 
 
 def at_one(rows: Rows, algorithm: str) -> Rows:

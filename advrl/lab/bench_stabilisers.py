@@ -21,9 +21,11 @@ import torch
 
 from advrl.agents import fit
 from advrl.checks import choice, integer, words
+from advrl.columns import columns
 from advrl.device import resolve_device
 from advrl.files import write_csv
-from advrl.lab.stabiliser_rows import measured_rows, standard_error
+from advrl.lab.stabiliser_rows import measured_rows
+from advrl.lab.study import standard_error
 from advrl.seeding import seed_everything
 
 METZ: dict[str, Any] = {
@@ -192,5 +194,4 @@ def table(rows: list[dict[str, Any]]) -> str:
             text = f"{value:.3g}" if isinstance(value, float) else str(value)
             cells.append(text if error is None else f"{text} ± {error:.2g}")
         lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(columns(lines, figures=False))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advrl.lab.published import PACGAN, PUBLISHED, SETTING, Published
+from advrl.lab.study import standard_error
 from advrl.objectives import FACTS
 
 METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category", "data")
@@ -42,8 +43,7 @@ def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
                 continue
             values = [float(row[name]) for row in found]
             entry[name] = statistics.fmean(values)
-            finite = len(values) > 1 and all(map(math.isfinite, values))
-            entry[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if finite else math.nan
+            entry[f"{name}_se"] = standard_error(values)
         entry["all_modes"] = sum(float(row["modes"]) >= MODES[row["task"]] for row in found)
         table.append(entry)
     return table
