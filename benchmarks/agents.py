@@ -20,12 +20,12 @@ from collections.abc import Callable
 import gymnasium as gym
 import torch
 from stable_baselines3 import A2C, PPO
+from timing import seconds
 from torch import nn
 
 import advrl.envs  # noqa: F401  registers the environments
 from advrl.agents import ActorCriticTrainer, PPOTrainer, ReinforceTrainer
 from advrl.agents.sb3 import GeneratorPolicy, SB3VecEnv, TokenFeatures
-from advrl.device import clock
 from advrl.envs import DiscriminatorScore, SequenceGeneration
 from advrl.estimators import leave_one_out
 from advrl.nn import GRUPolicy
@@ -42,13 +42,6 @@ class Perceptron(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.net(nn.functional.one_hot(tokens, VOCAB + 1).flatten(1).to(self.net[0].weight.dtype))
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes: the process's own time on a CPU, the clock's on another device."""
-    start = clock(device)
-    work()
-    return clock(device) - start
 
 
 def main() -> None:
