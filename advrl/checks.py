@@ -1,4 +1,4 @@
-"""Checks at the boundary: each raises an error that names the argument, its value and the way out."""
+"""Checks at the boundary: each raises an error that names the argument, its value and the way out. Lists as text."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def choice(name: str, value: str, choices: Iterable[str], *, hint: str = "") -> 
     close = difflib.get_close_matches(str(value), known, n=1)
     suggestion = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown {name} {value!r}{suggestion} (one of: {', '.join(known)}{hint})")
+
+
+def words(text: str) -> list[str]:
+    """The words of a list with commas between, each once."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def finite(name: str, value: Tensor) -> Tensor:

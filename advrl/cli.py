@@ -8,109 +8,25 @@ from __future__ import annotations
 
 import difflib
 import errno
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 
 import advrl
+from advrl.cli_help import BENCH, COMPARE, EXERCISE, explained, front_page, train_help
+from advrl.cli_runs import Edit, Evaluate, Plot, Sample, edit, evaluate, plot, sample
 from advrl.memory import keep_freed_memory
 
 PROGRAM = "advrl"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PATIENCE = 3.0  # seconds in which torchrun has ended the other processes
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Draw samples from a trained run: a picture and the numbers behind it."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
-    """Number of samples."""
-    seed: int = 0
-    """The same seed draws the same samples."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which weights: the best by the quick evaluation, or the last."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    out: Path | None = None
-    """The picture. Default: RUN/samples/sample-N.png, with the array beside it as .npy."""
-    interpolate: bool = False
-    """Walk from one z to another, n times: along great circles, and straight."""
-    arithmetic: str | None = None
-    """Draw around a sum of classes, as '7-1+4': of mean noises, by class of the samples."""
-    truncation: float | None = None
-    """Keep the normal noise within this many standard deviations: better samples, less various."""
-    prompt: str = ""
-    """Of text: how every line begins."""
-    temperature: float = 1.0
-    """Of text: below 1 writes what is likelier."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Find the noise of an image, move it towards a class, and draw what becomes of it."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
-    image: Path
-    """The picture to edit; of grey digits, dark ink on light paper."""
-    change: str = ""
-    """Classes to go to and from, as '8-3'. Default: none, the image is found and no more."""
-    strength: float = 1.0
-    """How far to go."""
-    light_ink: bool = False
-    """The picture is light on dark."""
-    seed: int = 0
-    """Of the places from which the noise is looked for."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which weights: the best by the quick evaluation, or the last."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    out: Path | None = None
-    """The picture. Default: RUN/samples/edit-N.png."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Judge a trained run against real data that it never saw."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
-    splits: int = 10
-    """Independent draws, for means and standard errors."""
-    temperatures: str | None = None
-    """Of sequences: sweep the policy's temperature, 0.6:1.4:9 or 0.7,1,1.3, for quality against diversity."""
-    against: Path | None = None
-    """Of sequences: a run to sweep beside it, best of maximum likelihood with the same architecture and budget."""
-    checkpoint: Literal["best", "last"] = "best"
-    """Which weights: the best by the quick evaluation, or the last."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Draw the curves of one or more runs over each other; seeds of one experiment as mean and 95 % interval."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, or folders that hold runs."""
-    metrics: tuple[str, ...] = ()
-    """Which columns of metrics.csv. Default: all."""
-    out: Path | None = None
-    """The picture. Default: RUN/plots/curves.png for one run, else curves.png here."""
-    smooth: float = 0.0
-    """Weight of the past in a moving average, from 0 (none) to below 1."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,10 +63,10 @@ def _run_aside(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
-        "sample": lambda rest: _sample(_parse(Sample, rest, "sample")),
-        "edit": lambda rest: _edit(_parse(Edit, rest, "edit")),
-        "evaluate": lambda rest: _evaluate(_parse(Evaluate, rest, "evaluate")),
-        "plot": lambda rest: _plot(_parse(Plot, rest, "plot")),
+        "sample": lambda rest: sample(_parse(Sample, rest, "sample")),
+        "edit": lambda rest: edit(_parse(Edit, rest, "edit")),
+        "evaluate": lambda rest: evaluate(_parse(Evaluate, rest, "evaluate")),
+        "plot": lambda rest: plot(_parse(Plot, rest, "plot")),
         "compare": _compare,
         "bench": _bench,
         "exercise": _exercise,
@@ -159,7 +75,7 @@ def _main(argv: list[str]) -> int:
         "grade": _grade,
     }
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(front_page())
         return 0
     if argv[0] == "--version":
         print(f"{PROGRAM} {advrl.__version__}")
@@ -203,7 +119,7 @@ def _train(argv: list[str]) -> int:
     from advrl.recipes.run import plain_command, recipe, saved_config, train
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(_train_help())
+        print(train_help())
         return 0 if argv else 2
     name = argv[0]
     if ":" not in name and name not in RECIPES:
@@ -242,149 +158,13 @@ def _train_seeds(config: Any, command: list[str], say: Callable[[str], None]) ->
     return 0
 
 
-def _sample(options: Sample) -> int:
-    import numpy as np
-
-    from advrl.checks import integer
-    from advrl.recipes import load
-
-    integer("-n", options.n)
-    ways = (options.interpolate, options.arithmetic is not None, options.truncation is not None)
-    if sum(ways) > 1:
-        return _fail("--interpolate, --arithmetic and --truncation are three ways of drawing: give one")
-    run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    if hasattr(run.config, "lines"):
-        return _write_text(run, options)
-    if options.prompt or options.temperature != 1.0:
-        return _fail("--prompt and --temperature are for runs that write text")
-    path = options.out or _free_name(options.run / "samples")
-    if options.interpolate or options.arithmetic is not None:
-        return _walk(run, options, path)
-    if options.truncation is not None:
-        from advrl.recipes.walks import truncate
-
-        samples = truncate(run, options.truncation, options.n, seed=options.seed).cpu()
-    else:
-        samples = run.sample(options.n, seed=options.seed).cpu()
-    run.config.save_picture(samples, path)
-    np.save(path.with_suffix(".npy"), samples.numpy())
-    print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
-    print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  {samples.numpy().dtype} {tuple(samples.shape)}")
-    print(f"Next:\n  advrl evaluate {options.run}")
-    return 0
-
-
-def _write_text(run: Any, options: Sample) -> int:
-    from advrl.files import write_atomically
-
-    lines = run.config.lines(run, options.n, options.seed, prompt=options.prompt, temperature=options.temperature)
-    print("\n".join(lines))
-    if options.out is not None:
-        write_atomically(options.out, ("\n".join(lines) + "\n").encode())
-        print(f"Written:\n  {options.out}")
-    return 0
-
-
-def _walk(run: Any, options: Sample, path: Path) -> int:
-    from advrl.recipes.walks import interpolate, sum_of_classes
-
-    if options.arithmetic is None:
-        interpolate(run, path, rows=min(options.n, 8), seed=options.seed)
-    else:
-        shares = sum_of_classes(run, options.arithmetic, path, n=options.n, seed=options.seed)["shares"]
-        told = ", ".join(f"{100 * float(shares[i]):.0f} % class {i}" for i in shares.argsort(descending=True)[:3])
-        print(f"of {options.n} samples around {options.arithmetic}: {told}")
-    print(f"Written:\n  {path}")
-    return 0
-
-
-def _edit(options: Edit) -> int:
-    from advrl.recipes import load
-    from advrl.recipes.run import read_config
-    from advrl.recipes.walks import edit, read_image
-
-    run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    shape = tuple(read_config(options.run)["shape"])
-    if len(shape) != 3:
-        return _fail(f"{options.run} draws samples of shape {shape}, and images alone can be edited")
-    image = read_image(options.image, shape, light_ink=options.light_ink).to(run.device)
-    path = options.out or _free_name(options.run / "samples", "edit")
-    found = edit(run, image, options.change, path, strength=options.strength, seed=options.seed)
-    print(f"{options.image} found with a mean squared error of {float(found['error']):.3f} (pixels in [-1, 1])")
-    print(f"Written:\n  {path}")
-    return 0
-
-
-def _free_name(folder: Path, stem: str = "sample") -> Path:
-    number = 1
-    while (folder / f"{stem}-{number}.png").exists():
-        number += 1
-    return folder / f"{stem}-{number}.png"
-
-
-def _evaluate(options: Evaluate) -> int:
-    from advrl.checks import integer
-    from advrl.files import write_atomically
-    from advrl.recipes import load
-    from advrl.recipes.alarms import alarm_text, sequence_alarms
-    from advrl.recipes.run import save_report_plot
-
-    integer("--splits", options.splits)
-    if options.against is not None and options.temperatures is None:
-        return _fail("--against is for a sweep: give --temperatures as well, as 0.6:1.4:9")
-    run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    if options.temperatures is not None:
-        return _sweep(run, options)
-    report = run.evaluate(options.splits)
-    alarms = sequence_alarms(report.rows)
-    path = options.run / "evaluation.json"
-    found = {**report.as_dict(), "step": run.step, "alarms": [alarm._asdict() for alarm in alarms]}
-    write_atomically(path, json.dumps(found, indent=2).encode())
-    save_report_plot(report, options.run)
-    told = f"{options.run}, step {run.step:,}\n\n{report}\n\n{alarm_text(alarms)}"
-    print(f"{told}Written:\n  {path}\nNext:\n  advrl plot {options.run}")
-    return 0
-
-
-def _sweep(run: Any, options: Evaluate) -> int:
-    from advrl.recipes import load
-    from advrl.recipes.sweep import sweep_against, sweep_text, temperatures, write_sweep
-
-    assert options.temperatures is not None
-    at = temperatures(options.temperatures)
-    other = None if options.against is None else load(options.against, device=options.device)
-    own, against = sweep_against(run, at, other)
-    names = (options.run.name, "" if options.against is None else options.against.name)
-    print(f"{options.run}, step {run.step:,}\n\n{sweep_text(names[0], own, against, names[1])}\n\nWritten:")
-    for path in write_sweep(options.run, names[0], own, against, names[1]):
-        print(f"  {path}")
-    print(f"Next:\n  advrl sample {options.run} --temperature {at[0]:g}")
-    return 0
-
-
-def _plot(options: Plot) -> int:
-    from advrl.plots import curves, progress_plot
-
-    if len(options.runs) == 1 and options.out is None and (options.runs[0] / "metrics.csv").exists():
-        path = progress_plot(options.runs[0], options.metrics or None)
-        if (options.runs[0] / "probe.csv").exists():
-            from advrl.lab import probe_plot
-
-            print(f"Written:\n  {probe_plot(options.runs[0])}")
-    else:
-        path = options.out or Path("curves.png")
-        curves(options.runs, options.metrics or None, path, smooth=options.smooth)
-    print(f"Written:\n  {path}")
-    return 0
-
-
 def _compare(argv: list[str]) -> int:
     from advrl.lab import PROBLEMS
     from advrl.lab.command import options_for, overview, run
     from advrl.recipes.run import next_folder
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{_COMPARE}\n\n{overview()}")
+        print(f"{COMPARE}\n\n{overview()}")
         return 0 if argv else 2
     name = argv[0]
     if name == "--list":
@@ -397,22 +177,12 @@ def _compare(argv: list[str]) -> int:
     return 0
 
 
-_COMPARE = """\
-usage: advrl compare PROBLEM [options]      (each explains its options: advrl compare PROBLEM --help)
-
-Measures gradient estimators on a problem whose exact gradient is known: bias with its z-score, variance with its
-standard error beside the closed form, evaluations of the cost and time. Prints a table, writes it and its figures.
-  advrl compare normal-square                                    the lecture: score function against path derivative
-  advrl compare categorical --estimators score,loo,gumbel,st --replicates 10000
-  advrl compare tucker --t 0.499 --samples 2,8,32"""
-
-
 def _bench(argv: list[str]) -> int:
     from advrl.lab.benches import BENCHES, bench
     from advrl.recipes.run import next_folder
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{_BENCH}\n\nstudies\n{_columns({name: about for name, (_, about) in BENCHES.items()})}")
+        print(f"{BENCH}\n\nstudies\n{explained({name: about for name, (_, about) in BENCHES.items()})}")
         return 0 if argv else 2
     name = argv[0]
     if name not in BENCHES:
@@ -422,31 +192,16 @@ def _bench(argv: list[str]) -> int:
     return 0
 
 
-_BENCH = """\
-usage: advrl bench STUDY [options]      (each explains its options: advrl bench STUDY --help)
-
-Trains and scores several methods on one task over seeds; prints a table, writes it as CSV, and draws it."""
-
-
 def _exercise(argv: list[str]) -> int:
     from advrl.lab.exercises import exercise, overview, resolve, run
     from advrl.recipes.run import next_folder
 
     if not argv or argv[0] in ("-h", "--help", "--list"):
-        print(f"{_EXERCISE}\n\nexercises\n{overview()}")
+        print(f"{EXERCISE}\n\nexercises\n{overview()}")
         return 0
     name = resolve(argv[0])
     options = _parse(exercise(name).Options, argv[1:], f"exercise {name}")
     return run(name, options, lambda: next_folder(f"exercise-{name}"))
-
-
-_EXERCISE = """\
-usage: advrl exercise N|NAME [options]      (each explains its options: advrl exercise NAME --help)
-
-Exercises on generators and discriminators, each done in numbers. Try the problem on paper first: the command states
-it, goes through the steps, draws a figure, and says of every claim whether it holds. Exit code 1 if one does not.
-  advrl exercise 1                       the best discriminator; the four stages of Goodfellow's figure, from a run
-  advrl exercise xy --eta 0.3            the same game with larger steps"""
 
 
 def _solve(argv: list[str]) -> int:
@@ -465,86 +220,6 @@ def _grade(argv: list[str]) -> int:
     from advrl.lab.grading import Options, run
 
     return run(_parse(Options, argv, "grade"))
-
-
-def _overview() -> str:
-    from advrl.recipes import RECIPES
-
-    recipes = "\n".join(f"    {name:<14} {_first_line(cls)}" for name, cls in RECIPES.items())
-    return f"""\
-advrl {advrl.__version__}: a generator is a policy, rewarded by a function of the discriminator.
-
-  advrl train RECIPE [options]     train a generator; leaves a folder with pictures, curves and checkpoints
-{recipes}
-  advrl sample RUN -n 64           draw from a trained generator
-  advrl edit RUN --image x.png     find an image's noise, move it towards a class, draw what becomes of it
-  advrl evaluate RUN               judge it against real data that it never saw
-  advrl plot RUN...                curves of runs, seeds and experiments over each other
-  advrl compare PROBLEM            gradient estimators: bias, variance and cost beside exact answers
-  advrl bench STUDY                methods side by side over seeds: a table and figures
-  advrl exercise N                 problems on paper, done in numbers: steps, a figure, claims that are checked
-  advrl solve PROBLEM              solve a small decision problem exactly: values, all optimal actions, bounds
-  advrl learn q-learning cliff     tabular agents by the thousand, held against the exact answer
-  advrl grade LESSON FILE.py       your answers to a lesson's exercise, with points and what is wrong
-
-Start with:  advrl train digits
-Every command explains itself with --help."""
-
-
-def _train_help() -> str:
-    import torch
-
-    from advrl.estimators import ESTIMATORS, fitting
-    from advrl.nn import FAMILIES
-    from advrl.recipes import RECIPES
-    from advrl.recipes.sequence_defaults import ALGORITHMS
-
-    auto = {name: fitting(f.distribution(torch.zeros(1, f.numbers, 1, 1))) for name, f in FAMILIES.items()}
-    policies = "\n".join(f"  {name:<12} {family.summary:<31} {auto[name]}" for name, family in FAMILIES.items())
-    estimators = _columns({name: f"{e.summary}; {e.samples} per z" for name, e in ESTIMATORS.items()})
-    algorithms = _columns({name: usual.summary for name, usual in ALGORITHMS.items()})
-    recipes = "\n".join(
-        f"  {name}\n      {_first_line(cls)}\n      {_settings(cls())}" for name, cls in RECIPES.items()
-    )
-    return f"""\
-usage: advrl train RECIPE [options]
-
-recipes (each explains its options: advrl train RECIPE --help)
-{recipes}
-  FILE.py:NAME
-      a configuration class of your own
-
---policy       what the generator draws        --estimator auto
-{policies}
-
---estimator    gradient of the policy; default number of samples
-{estimators}
-
---algorithm    how a sequence policy learns, in text and oracle
-{algorithms}
-
-The generator is a policy: noise z in, a distribution over samples out. One flag changes one thing:
-  advrl train digits --estimator gumbel
-  advrl train digits --policy gaussian --objective hinge"""
-
-
-def _columns(lines: dict[str, str]) -> str:
-    """Names, and what they mean in a column beside them."""
-    width = max(map(len, lines))
-    return "\n".join(f"  {name:<{width}} {about}" for name, about in lines.items())
-
-
-def _settings(config: Any) -> str:
-    if hasattr(config, "settings"):
-        return str(config.settings)
-    how = (
-        f"agent {config.agent}" if hasattr(config, "agent") else f"policy {config.policy}, estimator {config.estimator}"
-    )
-    return f"{how}, objective {config.objective}, {config.steps:,} steps"
-
-
-def _first_line(cls: type[Any]) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def _meant(word: str, known: Any) -> str:

@@ -8,8 +8,7 @@ moves and stays valid, since its own weights have not moved yet. Shapes: S sampl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from advrl.agents.forward import Precision, check_compiler, check_precision, twi
 from advrl.agents.packs import Packs, packs_of, per_draw, unpacked
 from advrl.agents.parts import Parts, follow, set_rate
 from advrl.agents.stabiliser import Player, Stabiliser
+from advrl.agents.switched import frozen
 from advrl.checks import integer, number
 from advrl.distributed import all_reduce_gradients
 from advrl.distributions import Implicit
@@ -362,16 +362,3 @@ def _one_each(logits: Tensor, x: Tensor, together: int | None = 1) -> Tensor:
             f"got {tuple(logits.shape)}"
         )
     return logits
-
-
-@contextmanager
-def frozen(optimiser: Optimizer) -> Iterator[None]:
-    """Its parameters take no gradient inside. An optimiser's list is at hand; a module's is gathered each time."""
-    trainable = [p for group in optimiser.param_groups for p in group["params"] if p.requires_grad]
-    for p in trainable:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)

@@ -26,7 +26,22 @@ _FLAT = (
 
 
 @dataclass(frozen=True)
-class Consensus(Ruled):
+class _Adjusted(Ruled):
+    """Of second order: something of this ``weight`` is added to the field."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number("weight", self.weight, 0.0)
+
+    @property
+    def curvature(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Consensus(_Adjusted):
     """Each player also descends the size of the field: along F + weight * d(|F|^2 / 2)/dw = F + weight * J^T F.
 
     Mescheder, Nowozin & Geiger (2017), "The numerics of GANs", algorithm 2. It is drawn to every critical point,
@@ -39,16 +54,6 @@ class Consensus(Ruled):
         ValueError: in a step, where the gradients cannot be differentiated again.
     """
 
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number("weight", self.weight, 0.0)
-
-    @property
-    def curvature(self) -> bool:
-        return True
-
     def step(self, field: Field, x: Params, y: Params, state: State, rate: float = 1.0) -> Moved:
         x, y = leaves(x), leaves(y)
         towards = _joined(*field.both(x, y, again=True))
@@ -58,7 +63,7 @@ class Consensus(Ruled):
 
 
 @dataclass(frozen=True)
-class Symplectic(Ruled):
+class Symplectic(_Adjusted):
     """Symplectic gradient adjustment: along F + weight * A^T F, A = (J - J^T) / 2 what turns in the game.
 
     Balduzzi et al. (2018), "The mechanics of n-player differentiable games", algorithm 1. With ``align`` the weight has
@@ -73,16 +78,7 @@ class Symplectic(Ruled):
         ValueError: in a step, where the gradients cannot be differentiated again.
     """
 
-    weight: float = 1.0
     align: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number("weight", self.weight, 0.0)
-
-    @property
-    def curvature(self) -> bool:
-        return True
 
     def step(self, field: Field, x: Params, y: Params, state: State, rate: float = 1.0) -> Moved:
         x, y = leaves(x), leaves(y)

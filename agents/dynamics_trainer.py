@@ -19,6 +19,7 @@ from advrl.agents.dynamics import check_state
 from advrl.agents.dynamics_field import Field
 from advrl.agents.dynamics_first import Dynamics
 from advrl.agents.dynamics_rules import Params, State
+from advrl.agents.parts import follow
 from advrl.estimators import Draw, Estimator
 from advrl.objectives import Game, Objective, Penalty, non_saturating
 
@@ -130,9 +131,8 @@ class DynamicsTrainer(AdversarialTrainer):
             super()._update_average()
             return
         mine = dict(self.average.named_parameters())
-        torch._foreach_copy_([mine[name.partition(".")[2]] for name in self._networks.names[0]], list(judged))
-        for buffer, live in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            buffer.copy_(live)
+        averaged: list[Tensor] = [mine[name.partition(".")[2]] for name in self._networks.names[0]]
+        follow(self.average, self.generator, 0.0, self.steps, (averaged, list(judged)))  # takes the weights as they are
 
     def _parts(self) -> dict[str, Any]:
         return {name: part for name, part in super()._parts().items() if name not in ("g_opt", "d_opt")}

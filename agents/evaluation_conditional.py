@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advrl.agents.classifier import STEPS, Prepare
 from advrl.agents.evaluation import CHUNK, Evaluator, Sample
+from advrl.agents.switched import evaluating
 from advrl.checks import integer
 from advrl.data import ImageData
 
@@ -103,12 +104,8 @@ class SemiSupervisedEvaluator(Evaluator):
 @torch.no_grad()
 def held_out_error(discriminator: Any, images: Tensor, labels: Tensor) -> Tensor:
     """Share () of images (N, *event) whose likeliest class, by ``discriminator.classes``, is not labels (N,)."""
-    training = discriminator.training
-    discriminator.eval()
-    try:
+    with evaluating(discriminator):
         seen = torch.cat([discriminator.classes(part).argmax(1) for part in images.split(CHUNK)])
-    finally:
-        discriminator.train(training)
     return (seen != labels).double().mean()
 
 

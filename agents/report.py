@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from advrl.columns import columns
+
 FIGURES = {
     "frechet": ("Fréchet", "squared distance of Gaussians fitted to the features: lower is better"),
     "precision": ("precision", "share of samples within the real set: higher is better, as for the next three"),
@@ -168,22 +170,14 @@ def as_json(rows: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
 def table(lines: list[list[str]]) -> str:
     """Columns aligned: names to the left, figures by their means, heads above them to the right."""
     head, *body = lines
-    columns = [[line[i] for line in body] for i in range(len(head))]
-    aligned = [[name.ljust(max(map(len, columns[0]))) for name in columns[0]]]
-    for column in columns[1:]:
+    names, *figures = ([line[i] for line in body] for i in range(len(head)))
+    aligned = [names]
+    for column in figures:
         pairs = [cell.partition(" ± ") for cell in column]
         left = max(len(mean) for mean, _, _ in pairs)
         right = max(len(sign + error) for _, sign, error in pairs)
         aligned.append([f"{mean:>{left}}{sign + error:<{right}}" for mean, sign, error in pairs])
-    widths = [max(len(title), len(cells[0])) for title, cells in zip(head, aligned, strict=True)]
-    rows = [head, *zip(*aligned, strict=True)]
-    return "\n".join(
-        "   ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return "\n".join(columns([head, *zip(*aligned, strict=True)], gap="   "))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from advrl.agents.adversarial import _one_each, update
 from advrl.agents.checkpoint import load_checkpoint, save_checkpoint
 from advrl.agents.sb3_env import chain
 from advrl.agents.sb3_replay import Relabelled
-from advrl.agents.sb3_reward import DiscriminatorReward, Finished, mode
+from advrl.agents.sb3_reward import DiscriminatorReward, Finished
+from advrl.agents.switched import in_mode
 from advrl.checks import choice, integer, number
 from advrl.objectives import Penalty, clip_weights
 
@@ -164,7 +165,7 @@ class DiscriminatorCallback(BaseCallback):
         real = next(self.real).to(self.reward.device)
         fake = pool[torch.randint(len(pool), (len(real),), device=pool.device)]
         game = self.reward.game
-        with mode(discriminator, training=True):
+        with in_mode(True, discriminator):
             a, b = logits(real), logits(fake)
             told = loss = game.objective.d_loss(a, b).mean()
             for weight, penalty in self.penalties:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from advrl.agents.adversarial import _one_each
 from advrl.agents.sb3_env import SB3VecEnv
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, number
 from advrl.envs import CanvasGeneration, OneShotGeneration, SequenceGeneration
 from advrl.objectives import Game, Objective, non_saturating
@@ -49,18 +50,6 @@ def sample_of(venv: VecEnv, given: str | Sample | None) -> Sample:
     if isinstance(task, CanvasGeneration):
         return lambda observation, _: task.sample({"canvas": observation[:, : task.size**2]})
     return SAMPLES["observation"]
-
-
-@contextmanager
-def mode(network: nn.Module, training: bool) -> Iterator[None]:
-    """Inside, all of a network is in training or evaluation mode; afterwards each part is as it was."""
-    before = [(part, part.training) for part in network.modules()]
-    network.train(training)
-    try:
-        yield
-    finally:
-        for part, was in before:
-            part.training = was
 
 
 class Finished(NamedTuple):
@@ -170,7 +159,7 @@ class DiscriminatorReward(VecEnvWrapper):
 
     def logits(self, samples: Tensor) -> Tensor:
         """The discriminator's logits (k,), in evaluation mode and without gradient."""
-        with mode(self.discriminator, training=False), torch.no_grad():
+        with evaluating(self.discriminator), torch.no_grad():
             return _one_each(self.discriminator(samples), samples)
 
     def score(self, samples: Tensor) -> np.ndarray:

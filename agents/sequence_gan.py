@@ -1,12 +1,8 @@
-r"""Sequence GANs: a writer of tokens against a discriminator, with one algorithm that says how the writer learns.
+"""Sequence GANs: a writer of tokens against a discriminator, with one algorithm that says how the writer learns.
 
 A step shows the discriminator real sequences and fresh ones of the writer, ``discriminator_steps`` times, and then
-moves the writer once. Beside the reward,
-
-    maximise  E sum_t [r_t + entropy * H(p(. | x_<t)) - kl * KL(p(. | x_<t) || reference(. | x_<t))]
-
-whose two last terms have an exact inner sum over the next token, and the score function for what follows from it. The
-reference is the writer as it was when its adversarial training began. Shapes: B sequences, T steps, K outcomes.
+moves the writer once. The reference, which the writer may be held to, is the writer as it was when its adversarial
+training began. Shapes: B sequences, T steps.
 """
 
 from __future__ import annotations
@@ -19,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
-from advrl.agents.adversarial import backward, frozen, update
+from advrl.agents.adversarial import backward, update
 from advrl.agents.likelihood import likelihood_loss
 from advrl.agents.parts import Parts, follow, set_rate
-from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, LeaveOneOut, written
-from advrl.agents.sequence_gan_scores import Lesson, SequenceAlgorithm
+from advrl.agents.sequence_gan_losses import adam_variance, game_loss, masked_mean, pull, told_of_game
+from advrl.agents.sequence_gan_rewards import REWARD_NAMES, Judge, written
+from advrl.agents.sequence_gan_scores import SequenceAlgorithm
+from advrl.agents.switched import at_rest, frozen
 from advrl.checks import choice, integer, number
-from advrl.distributed import mean
-from advrl.estimators import reward_to_go
 from advrl.objectives import Objective, Separable, non_saturating
 
 ROWS = 4096  # sequences that are written at a time, for memory
@@ -160,7 +156,7 @@ class SequenceGANTrainer(Parts):
         shown = self.algorithm.shown(self.generator, real)
         with at_rest(self.discriminator):
             logits = self.discriminator(shown)
-        return _mean(logits, written(shown, self.generator.outcomes)) if self.per_prefix else logits.mean()
+        return masked_mean(logits, written(shown, self.generator.outcomes)) if self.per_prefix else logits.mean()
 
     def _begin(self) -> None:
         """The adversarial training begins with the policy as it is."""
@@ -186,34 +182,11 @@ class SequenceGANTrainer(Parts):
             shown = self.algorithm.shown(self.generator, real)
             a, b = self.discriminator(shown), self.discriminator(fake)
             outcomes = self.generator.outcomes
-            loss = self._game_loss(a, b, written(shown, outcomes), written(fake, outcomes))
+            masks = (written(shown, outcomes), written(fake, outcomes)) if self.per_prefix else None
+            loss = game_loss(self.objective, a, b, masks)
             update(self.d_opt, loss)
-            told = self._told(loss, a, b, written(shown, outcomes), written(fake, outcomes))
+            told = told_of_game(self.objective, loss, a, b, masks)
         return told
-
-    def _game_loss(self, real: Tensor, fake: Tensor, real_mask: Tensor, fake_mask: Tensor) -> Tensor:
-        if not self.per_prefix:
-            loss: Tensor = self.objective.d_loss(real, fake).mean()
-            return loss
-        assert isinstance(self.objective.d_loss, Separable)
-        counts = mean(torch.stack([real_mask.sum(), fake_mask.sum()]).to(real.dtype))  # ranks have other lengths
-        of_real = _where(real_mask, self.objective.d_loss.real(real)).sum()
-        return of_real / counts[0] + _where(fake_mask, self.objective.d_loss.fake(fake)).sum() / counts[1]
-
-    def _told(self, loss: Tensor, real: Tensor, fake: Tensor, *masks: Tensor) -> dict[str, Tensor]:
-        real, fake = real.detach(), fake.detach()
-        if not self.per_prefix:
-            masks = (torch.ones_like(real, dtype=torch.bool), torch.ones_like(fake, dtype=torch.bool))
-        middle = (
-            0.0 if isinstance(self.objective.d_loss, Separable) else _mean(torch.cat([real, fake]), torch.cat(masks))
-        )
-        right = _mean((real > middle).to(real), masks[0]) + _mean((fake < middle).to(fake), masks[1])
-        return {
-            "d_loss": loss.detach(),
-            "d_accuracy": right / 2,
-            "logit_real": _mean(real, masks[0]),
-            "logit_fake": _mean(fake, masks[1]),
-        }
 
     def _generator_step(self, real: Tensor) -> dict[str, Tensor]:
         with self._judging(real) as judge, at_rest(self.generator):
@@ -304,83 +277,5 @@ class SequenceGANTrainer(Parts):
         return parts if self.a_opt is None else parts | {"a_opt": self.a_opt}
 
 
-def pull(policy: Any, x: Tensor, entropy: float, kl: float, reference: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-    """The entropy of a policy and its divergence from a reference, on sequences that it wrote: loss, and both told.
-
-    c_t = -entropy H_t + kl KL_t is exact in the token that comes next. That an earlier token leads to places where c is
-    large is taught by the score function: sum_t [c_t + log p(x_t) stop(sum_{u > t} c_u - b_t)], with leave-one-out b.
-    Unbiased.
-
-    Args:
-        policy: with ``logits`` and ``log_probs``.
-        x: (n, T) ids of its own.
-        entropy, kl: weights.
-        reference: a policy; needed if ``kl`` is not 0.
-    """
-    mask = written(x, policy.outcomes)
-    log_p = policy.logits(x).log_softmax(-1)
-    p = log_p.exp()
-    disorder = -_where(mask, (p * log_p).sum(-1))
-    apart = torch.zeros_like(disorder)
-    if kl:
-        with torch.no_grad():
-            log_q = reference.logits(x).log_softmax(-1)
-        apart = _where(mask, (p * (log_p - log_q)).sum(-1))
-    cost = kl * apart - entropy * disorder
-    later = (reward_to_go(cost, mask) - cost).detach()
-    later = _where(mask, later - LeaveOneOut()(later, mask)) if len(x) > 1 else later
-    index = x.clamp(max=policy.outcomes - 1).unsqueeze(-1)
-    chosen = _where(mask, log_p.gather(-1, index).squeeze(-1))
-    steps = mask.sum()
-    told = {"exact_entropy": disorder.detach().sum() / steps} | ({"kl": apart.detach().sum() / steps} if kl else {})
-    return (cost + chosen * later).sum(1).mean(), told
-
-
-@contextmanager
-def at_rest(net: nn.Module) -> Iterator[None]:
-    """Without dropout inside; unlike ``eval()``, what cuDNN's recurrent layers do can still be differentiated."""
-    layers = [layer for layer in net.modules() if isinstance(layer, (nn.Dropout, nn.RNNBase))]
-    before = [layer.dropout if isinstance(layer, nn.RNNBase) else layer.p for layer in layers]
-    try:
-        for layer in layers:
-            _drop(layer, 0.0)
-        yield
-    finally:
-        for layer, share in zip(layers, before, strict=True):
-            _drop(layer, share)
-
-
-def _drop(layer: Any, share: float) -> None:
-    if isinstance(layer, nn.RNNBase):
-        layer.dropout = share
-    else:
-        layer.p = share
-
-
-@torch.no_grad()
-def adam_variance(optimiser: Optimizer) -> Tensor:
-    """Sum over the weights of Adam's second moment less the square of its first: how much its gradients vary, roughly.
-
-    The two remember for different times, and what the gradients themselves have moved counts as well.
-    """
-    states = [state for state in optimiser.state.values() if state]
-    first, second = optimiser.param_groups[0]["betas"]
-    count = states[0]["step"]
-    squares = torch.stack([state["exp_avg_sq"].sum() for state in states]).sum() / (1 - second**count)
-    means = torch.stack([state["exp_avg"].square().sum() for state in states]).sum() / (1 - first**count) ** 2
-    return (squares - means).clamp(min=0.0)
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    return _where(mask, values).sum() / mask.sum()
-
-
-def _where(mask: Tensor, values: Tensor) -> Tensor:
-    return torch.where(mask, values, torch.zeros_like(values))
-
-
 def _nobody(x: Tensor) -> Tensor:
     raise ValueError("this algorithm has no discriminator")
-
-
-__all__ = ["Lesson", "SequenceGANTrainer", "adam_variance", "at_rest", "pull"]

@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import gymnasium as gym
 import torch
 from stable_baselines3 import A2C, PPO
+from timing import seconds
 from torch import nn
 
 import advrl.envs  # noqa: F401  registers the environments
@@ -42,18 +42,6 @@ class Perceptron(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.net(nn.functional.one_hot(tokens, VOCAB + 1).flatten(1).to(self.net[0].weight.dtype))
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes: the process's own time on a CPU, the clock's on another device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    start = clock()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - start
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 from nltk.translate.bleu_score import SmoothingFunction
 from nltk.translate.bleu_score import sentence_bleu as nltk_sentence_bleu
+from timing import seconds
 from torch import Tensor
 
 from advrl.data import make_corpus, read_lines
@@ -32,13 +32,6 @@ from advrl.metrics import self_bleu, sentence_bleu
 N = 5
 WEIGHTS = [tuple([1 / k] * k) for k in range(1, N + 1)]
 SMOOTH = SmoothingFunction().method1
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """CPU seconds of this process."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def zipf(sentences: int) -> list[str]:

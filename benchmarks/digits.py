@@ -11,7 +11,6 @@ docs/digits.csv and the table in docs/recipes.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import tempfile
@@ -24,6 +23,7 @@ import torch
 
 from advrl.checks import choice, number
 from advrl.estimators import ESTIMATORS
+from advrl.files import write_csv
 from advrl.nn import FAMILIES
 from advrl.recipes import Digits, train
 
@@ -116,10 +116,7 @@ def main() -> None:
         for job in jobs:
             rows.append(job.result())
             print(json.dumps(rows[-1]), flush=True)
-    with open(DOCS / "digits.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(DOCS / "digits.csv", rows)
     page = DOCS / "recipes.md"
     before, rest = page.read_text().split(START)
     page.write_text(f"{before}{START}\n\n{table(rows)}\n\n{END}{rest.split(END)[1]}")

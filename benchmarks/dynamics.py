@@ -11,16 +11,15 @@ turn warms up and is not counted. Time is this process's CPU time, on a GPU the 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from advrl.checks import choice, integer
-from advrl.device import resolve_device
-from advrl.lab.bench_dynamics import clock
+from advrl.checks import choice, integer, words
+from advrl.device import clock, one_thread, resolve_device
+from advrl.files import write_csv
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
 from advrl.seeding import seed_everything
 
@@ -73,10 +72,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contender")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV file")
     options = parser.parse_args(argv)
-    names = [choice("dynamics", name, CONTENDERS) for name in options.dynamics.split(",") if name] or list(CONTENDERS)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    names = [choice("dynamics", name, CONTENDERS) for name in words(options.dynamics)] or list(CONTENDERS)
+    with one_thread():
         rows = measure(
             [name for name in names if name != "alternating"],
             resolve_device(options.device),
@@ -84,14 +81,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
             integer("--steps", options.steps),
             integer("--rounds", options.rounds, 2),
         )
-    finally:
-        torch.set_num_threads(threads)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

@@ -25,11 +25,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -48,7 +46,8 @@ from advrl.agents import AdversarialTrainer, Every, fit
 from advrl.agents.forward import Precision
 from advrl.checks import integer
 from advrl.data import cycle
-from advrl.device import resolve_device
+from advrl.device import clock, device_name, one_thread, resolve_device
+from advrl.files import write_csv
 from advrl.nn import MLP, DCGANDiscriminator, DCGANGenerator
 
 SIDE = 1024  # of the matrices whose product gives the machine's rate, one a turn
@@ -178,14 +177,6 @@ def tuned_turn(task: Task, networks: tuple[nn.Module, nn.Module], data: Tensor) 
     return turn
 
 
-def clock(device: torch.device) -> float:
-    """Seconds: of this process, or of the wall once the GPU is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
-
-
 def take_turns(
     task: Task, data: Tensor, trainer: AdversarialTrainer, others: dict[str, Turn], steps: int, rounds: int
 ) -> dict[str, list[float]]:
@@ -253,11 +244,6 @@ def measure(name: str, device: torch.device, steps: int, rounds: int, **options:
     return rows
 
 
-def device_name(device: torch.device) -> str:
-    """The card's name, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as Markdown."""
     lines = [
@@ -283,22 +269,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--out", type=Path, help="write the rows to this CSV file")
     options = parser.parse_args(argv)
     device = resolve_device(options.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    rounds, ours = integer("--rounds", options.rounds, 2), {"precision": options.precision, "compile": options.compile}
     rows = []
-    for name in options.task or TASKS:
-        steps = integer("--steps", options.steps or TASKS[name].steps)
-        rows += measure(
-            name, device, steps, integer("--rounds", options.rounds, 2), precision=options.precision,
-            compile=options.compile,
-        )  # fmt: skip
-    torch.set_num_threads(threads)
+    with one_thread():
+        for name in options.task or TASKS:
+            rows += measure(name, device, integer("--steps", options.steps or TASKS[name].steps), rounds, **ours)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import seconds
 from torch.distributions import Normal
 
 from advrl.distributions import OneHotCategorical
@@ -26,13 +26,6 @@ from advrl.nn import MLP
 
 REPLICATES = 100
 SMALL, ALL = (10, 100, 1_000), (10, 100, 1_000, 10_000, 100_000)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Of one call, in this process's own time, so that other work on the machine favours no one."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def against(name: str, fast: Callable[[], object], slow: Callable[[], object], rounds: int, **more: object) -> None:

@@ -11,7 +11,6 @@ Writes docs/mle-rounds.csv and, from it, docs/images/mle-rounds.png.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 
 from advrl.agents import LikelihoodTrainer
 from advrl.data import LSTMOracle
+from advrl.files import read_csv, write_csv
 from advrl.metrics import oracle_scores
 from advrl.nn import LSTMPolicy
 from advrl.plots import save_figure
@@ -38,8 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.oracle is not None:
         train(options.oracle, options.rounds, options.out, options.checkpoint)
-    with open(options.out, newline="") as file:
-        draw([{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)])
+    draw([{name: float(value) for name, value in row.items()} for row in read_csv(options.out)])
 
 
 def train(path: Path, rounds: int, out: Path, checkpoint: Path) -> None:
@@ -81,12 +80,7 @@ def train(path: Path, rounds: int, out: Path, checkpoint: Path) -> None:
                     f"{name}_high": round(told.high, 4),
                 }
             print(row, flush=True)
-            fresh = not out.exists()
-            with open(out, "a", newline="") as file:
-                writer = csv.DictWriter(file, row, lineterminator="\n")
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+            write_csv(out, [*read_csv(out), row])
 
 
 def draw(rows: list[dict[str, float]]) -> None:

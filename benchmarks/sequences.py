@@ -24,7 +24,6 @@ of a large matrix product in the same turns; what is looked up in place of being
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -40,9 +39,10 @@ from torch.optim import Adam
 
 from advrl.agents import LikelihoodTrainer, rollout_values
 from advrl.checks import integer
-from advrl.device import resolve_device
+from advrl.device import clock, device_name, one_thread, resolve_device
 from advrl.distributions import sample_categorical, sequence
 from advrl.estimators import Score, leave_one_out
+from advrl.files import write_csv
 from advrl.nn import CNNDiscriminator, LSTMPolicy, RecurrentDiscriminator
 
 SIDE = 1024  # of the matrices whose product gives the machine's rate
@@ -287,14 +287,9 @@ def flops(name: str, sizes: Sizes, nets: Nets) -> float:
 
 def seconds(turn: Turn, device: torch.device) -> tuple[float, float]:
     """Of this process and of the wall; on a GPU both are the wall's."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    wall, process = time.perf_counter(), time.process_time()
+    start, wall = clock(device), time.perf_counter()
     turn()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    wall, process = time.perf_counter() - wall, time.process_time() - process
-    return (wall if device.type == "cuda" else process), wall
+    return clock(device) - start, time.perf_counter() - wall
 
 
 def measure(name: str, sizes: Sizes, device: torch.device, rounds: int) -> list[dict[str, object]]:
@@ -322,11 +317,6 @@ def measure(name: str, sizes: Sizes, device: torch.device, rounds: int) -> list[
             "vocab": sizes.vocab, "length": sizes.length, "rollouts": sizes.rollouts, "torch": torch.__version__,
         })  # fmt: skip
     return rows
-
-
-def device_name(device: torch.device) -> str:
-    """The card's name, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -358,23 +348,18 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--out", type=Path, help="write the rows to this CSV file")
     options = parser.parse_args(argv)
     device = resolve_device(options.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    apart = agree(device)
-    if not apart < 1e-9:
-        raise AssertionError(f"the gradients disagree by {apart:.2g} of the largest")
     rows = []
-    for name in options.task or NAMES:
-        usual = 2 if options.quick else 3 if name == "rollouts" else 21
-        rounds = integer("--rounds", options.rounds or usual)
-        rows += measure(name, QUICK if options.quick else Sizes(), device, rounds)
-    torch.set_num_threads(threads)
+    with one_thread():
+        apart = agree(device)
+        if not apart < 1e-9:
+            raise AssertionError(f"the gradients disagree by {apart:.2g} of the largest")
+        for name in options.task or NAMES:
+            usual = 2 if options.quick else 3 if name == "rollouts" else 21
+            rounds = integer("--rounds", options.rounds or usual)
+            rows += measure(name, QUICK if options.quick else Sizes(), device, rounds)
     print(table(rows))
     if options.out:
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.out, rows)
     return rows
 
 

@@ -13,7 +13,6 @@ process's own seconds with the least and the greatest, as JSON. Building a solve
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import statistics
@@ -25,7 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import seconds
 
+from advrl.files import read_csv, write_csv
 from advrl.tabular import MDP, Successors, from_gymnasium, solve
 from advrl.tabular.problems import garnet
 
@@ -188,23 +189,20 @@ def measure(task: str, gamma: float | None, rounds: int, device: str) -> dict[st
     torch.set_num_threads(1)  # numba, which quantecon imports, has set it to all
     reference = solve(replace(mdp), tol=1e-11).V.numpy()
     error = {name: float(np.abs(run() - reference).max()) for name, run in solvers.items()}  # and the warming up
-    seconds: dict[str, list[float]] = {name: [] for name in solvers}
-    clock = time.process_time if device == "cpu" else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in solvers}
     for _ in range(rounds):
         for name, run in solvers.items():
-            began = clock()
-            run()
-            seconds[name].append(clock() - began)
+            times[name].append(seconds(run, device))
     rows = {
         name: {"ms": _ms(statistics.median(t)), "low": _ms(min(t)), "high": _ms(max(t)), "error": f"{error[name]:.1e}"}
         | ({"missed": "1e-6"} if error[name] > 2 * TOL else {})
-        for name, t in seconds.items()
+        for name, t in times.items()
     }
-    theirs = [name for name in seconds if name.startswith("quantecon")]
+    theirs = [name for name in times if name.startswith("quantecon")]
     told: dict[str, Any] = {"task": task, "gamma": gamma, "device": device, "solvers": rows, "setup": setup}
     if theirs:
-        best = min(theirs, key=lambda name: statistics.median(seconds[name]))
-        ratio = statistics.median(a / b for a, b in zip(seconds["advrl"], seconds[best], strict=True))
+        best = min(theirs, key=lambda name: statistics.median(times[name]))
+        ratio = statistics.median(a / b for a, b in zip(times["advrl"], times[best], strict=True))
         told["advrl / quantecon"] = {"ratio": round(ratio, 2), "aim": round(aim, 2), "its best": best}
     return told
 
@@ -233,15 +231,14 @@ def main() -> None:
 
 def write(told: dict[str, Any], path: Path) -> None:
     """Add a row for each solver of a task."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        if new:
-            rows.writerow(["task", "gamma", "solver", "ms", "low", "high", "error", "advrl / quantecon"])
-        ratio = told.get("advrl / quantecon", {}).get("ratio", "")
-        for name, row in told["solvers"].items():
-            figures = [row[column] for column in ("ms", "low", "high", "error")]
-            rows.writerow([told["task"], told["gamma"], name, *figures, ratio if name == "advrl" else ""])
+    ratio = told.get("advrl / quantecon", {}).get("ratio", "")
+    more = [
+        {"task": told["task"], "gamma": told["gamma"], "solver": name}
+        | {column: row[column] for column in ("ms", "low", "high", "error")}
+        | {"advrl / quantecon": ratio if name == "advrl" else ""}
+        for name, row in told["solvers"].items()
+    ]
+    write_csv(path, [*read_csv(path), *more])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from advrl.agents import q_learning
+from advrl.device import clock
 from advrl.tabular import from_gymnasium
 
 ALPHA, EPSILON, GAMMA, LIMIT = 0.1, 0.1, 0.99, 200
@@ -66,10 +67,10 @@ def main() -> None:
     assert abs(float(ours.mean()) - theirs.mean()) < 5 * error, (ours.mean(), theirs.mean(), error)
 
     def rate(device: str, agents: int, episodes: int, seed: int) -> float:
-        where = mdp.to(device)
-        start = time.perf_counter() if device != "cpu" else time.process_time()
+        where, place = mdp.to(device), torch.device(device)
+        start = clock(place)
         steps = q_learning(where, agents=agents, episodes=episodes, seed=seed, **options).steps
-        return steps / ((time.perf_counter() if device != "cpu" else time.process_time()) - start)
+        return steps / (clock(place) - start)
 
     def loop_rate(seed: int) -> float:
         start = time.process_time()

@@ -11,13 +11,13 @@ Writes docs/tempered.csv and docs/images/tempered.png.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from advrl.data import LSTMOracle
+from advrl.files import write_csv
 from advrl.metrics import Estimate, Tradeoff, nll, oracle_scores
 from advrl.plots import tradeoff_plot
 
@@ -69,10 +69,7 @@ def main() -> None:
             torch.tensor([told["nll_oracle"].value for told in found]),
             torch.tensor([told["nll_test"].value for told in found]),
         )
-    with open(DOCS / "tempered.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(DOCS / "tempered.csv", rows)
     picture = DOCS / "images" / "tempered.png"
     tradeoff_plot(sweeps, floor=entropy.value, out=picture, title="What temperature alone does")
 

@@ -18,6 +18,14 @@ def device(request) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture
+def meta():
+    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets, named by ADVRL_DATA."""

@@ -159,14 +159,6 @@ def test_value_nets_take_every_observation():
     assert float(net(tokens).detach().diff()) != 0  # places matter
 
 
-@pytest.fixture
-def meta():
-    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
-    torch.set_default_device("meta")
-    yield
-    torch.set_default_device(None)
-
-
 @pytest.mark.usefixtures("meta")
 def test_agents_make_nothing_on_the_default_device():
     with torch.device("cpu"):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from advrl.agents import AdversarialTrainer, Every, fit
 from advrl.agents.meter import Meter
 from advrl.data import Batches, make_corpus
-from advrl.device import resolve_device
+from advrl.device import clock, device_name, one_thread, resolve_device
 from advrl.distributions import (
     Binomial,
     MixtureSameFamily,
@@ -98,14 +98,6 @@ def trainer_for(family: str, estimator: str, device: torch.device | str = "cpu",
         discriminator = MLP(SHAPE, (), (8,))
     made = None if estimator == "auto" else make_estimator(estimator)
     return AdversarialTrainer(policy, discriminator, estimator=made, **options)
-
-
-@pytest.fixture
-def meta():
-    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
-    torch.set_default_device("meta")
-    yield
-    torch.set_default_device(None)
 
 
 @pytest.mark.parametrize(("family", "estimator"), PAIRS)
@@ -313,3 +305,12 @@ def test_device_names():
     for name in ("meta", "gpu", "cuda:99", "cpu:1"):
         with pytest.raises(ValueError, match="device"):
             resolve_device(name)
+
+
+def test_a_clock_counts_work_and_one_thread_is_given_back(device):
+    before, threads = clock(device), torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        torch.ones(10**5, device=device).sum()
+    assert clock(device) > before and torch.get_num_threads() == threads
+    assert device_name(torch.device("cpu")) == "cpu"

@@ -449,13 +449,10 @@ def test_the_device_is_the_environment_s(device):
     assert {value.device.type for value in [*state.values(), paid, ended]} == {device.type}
 
 
+@pytest.mark.usefixtures("meta")
 def test_nothing_is_made_on_the_default_device():
-    torch.set_default_device("meta")
-    try:
-        for id, options in CASES.values():
-            env = gym.make_vec(id, num_envs=2, render_mode="rgb_array", **options)
-            check_vector_env(env, steps=15)
-            env.reset(seed=0)
-            env.render()
-    finally:
-        torch.set_default_device(None)
+    for id, options in CASES.values():
+        env = gym.make_vec(id, num_envs=2, render_mode="rgb_array", **options)
+        check_vector_env(env, steps=15)
+        env.reset(seed=0)
+        env.render()

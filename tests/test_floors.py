@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up. What stands on one floor does not see each other, but for the pairs in BESIDE.
 FLOORS = [
-    {"_alias", "checks", "device", "distributed", "files", "memory", "plots", "seeding"},
+    {"_alias", "checks", "columns", "device", "distributed", "files", "memory", "plots", "seeding"},
     {"distributions", "estimators", "games", "metrics", "objectives", "tabular"},
     {"data", "nn"},
     {"envs"},
     {"agents"},
     {"lab"},
     {"learn", "recipes", "solve"},
-    {"__init__", "__main__", "cli"},
+    {"__init__", "__main__", "cli", "cli_help", "cli_runs"},
 ]
 BESIDE = {
     ("device", "distributed"),
@@ -31,10 +31,14 @@ BESIDE = {
     ("__init__", "recipes"),
     ("__main__", "cli"),
     ("cli", "__init__"),
+    ("cli", "cli_help"),
+    ("cli", "cli_runs"),
+    ("cli_help", "__init__"),
     ("recipes", "__init__"),
     ("lab", "__init__"),
 }
-LAZY = {"__init__", "cli", "learn", "recipes", "lab"}  # here an import inside a function may go anywhere
+# Here an import inside a function may go anywhere.
+LAZY = {"__init__", "cli", "cli_help", "cli_runs", "learn", "recipes", "lab"}
 HEIGHT = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 GYMNASIUM = HEIGHT["envs"]  # the lowest floor that may import it
 HEAVY = {

@@ -140,14 +140,6 @@ def test_vectors_and_structures():
             flatten(wrong)
 
 
-@pytest.fixture
-def meta():
-    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
-    torch.set_default_device("meta")
-    yield
-    torch.set_default_device(None)
-
-
 @pytest.mark.usefixtures("meta")
 def test_nothing_is_made_on_the_default_device():
     cost = games.matching_pennies(device="cpu")

@@ -195,14 +195,11 @@ def test_metrics_refuse(call, match):
         call()
 
 
+@pytest.mark.usefixtures("meta")
 def test_metrics_make_their_tensors_where_the_input_is():
-    torch.set_default_device("meta")
-    try:
-        rows = torch.linspace(0, 1, 60, device="cpu").sin().view(20, 3)
-        assert frechet_distance(rows, rows + 1) > 0
-        assert precision_recall(rows, rows)["coverage"] == 1
-        assert memorisation_ratio(rows, rows, rows) == 1
-        assert class_shares(torch.tensor([0, 1], device="cpu"), 2).sum() == 1
-        assert confident_share(torch.tensor([[1.0, 0.0]], device="cpu")) == 1
-    finally:
-        torch.set_default_device(None)
+    rows = torch.linspace(0, 1, 60, device="cpu").sin().view(20, 3)
+    assert frechet_distance(rows, rows + 1) > 0
+    assert precision_recall(rows, rows)["coverage"] == 1
+    assert memorisation_ratio(rows, rows, rows) == 1
+    assert class_shares(torch.tensor([0, 1], device="cpu"), 2).sum() == 1
+    assert confident_share(torch.tensor([[1.0, 0.0]], device="cpu")) == 1

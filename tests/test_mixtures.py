@@ -273,19 +273,16 @@ def test_instance_noise_has_its_standard_deviation_and_ends():
 @pytest.mark.parametrize("recipe", [Ring, Grid])
 @pytest.mark.parametrize(("policy", "estimator"), [("implicit", "path"), ("gaussian", "path"), ("gaussian", "loo"),
                                                    ("gaussian", "score")])  # fmt: skip
+@pytest.mark.usefixtures("meta")
 def test_every_pair_makes_nothing_on_the_default_device(recipe, policy, estimator):
-    torch.set_default_device("meta")
-    try:
-        config = recipe(policy=policy, estimator=estimator, width=8, batch_size=4, discriminator_steps=2, samples=2
-                        if estimator == "loo" else None)  # fmt: skip
-        with torch.device("cpu"):
-            parts = config.build(torch.device("cpu"))
-        metrics = fit(parts.trainer, parts.real, 2, progress=False)
-        assert all(math.isfinite(value) for value in metrics.values())
-        assert parts.frame(2).surface.shape == (96, 96)
-        parts.evaluator.fast(parts.trainer.average.sample)
-    finally:
-        torch.set_default_device(None)
+    config = recipe(policy=policy, estimator=estimator, width=8, batch_size=4, discriminator_steps=2, samples=2
+                    if estimator == "loo" else None)  # fmt: skip
+    with torch.device("cpu"):
+        parts = config.build(torch.device("cpu"))
+    metrics = fit(parts.trainer, parts.real, 2, progress=False)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert parts.frame(2).surface.shape == (96, 96)
+    parts.evaluator.fast(parts.trainer.average.sample)
 
 
 def test_a_frame_is_the_discriminator_s_surface():

@@ -20,7 +20,7 @@ from advrl.agents import (
     ScratchGAN,
     SeqGAN,
 )
-from advrl.agents.sequence_gan import pull
+from advrl.agents.sequence_gan_losses import pull
 from advrl.agents.sequence_gan_rewards import REWARDS, Judge, whole, written
 from advrl.nn import CNNDiscriminator, EmbeddingGenerator, GRUPolicy, RecurrentDiscriminator, VectorDiscriminator
 from advrl.objectives import GAMES

@@ -23,7 +23,8 @@ from advrl.agents import (
     SequenceGANTrainer,
     fit,
 )
-from advrl.agents.sequence_gan import adam_variance, at_rest
+from advrl.agents.sequence_gan_losses import adam_variance
+from advrl.agents.switched import at_rest
 from advrl.nn import (
     CNNDiscriminator,
     EmbeddingGenerator,

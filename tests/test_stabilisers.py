@@ -372,14 +372,11 @@ def test_a_step_with_everything_reads_no_value():
             trainer.step(batch)
 
 
+@pytest.mark.usefixtures("meta")
 def test_everything_is_made_on_the_samples_device():
-    torch.set_default_device("meta")
-    try:
-        with torch.device("cpu"):
-            trainer, batch = everything(0), torch.rand(8, *SHAPE)
-        assert trainer.step(batch)["d_loss"].device.type == "cpu"
-    finally:
-        torch.set_default_device(None)
+    with torch.device("cpu"):
+        trainer, batch = everything(0), torch.rand(8, *SHAPE)
+    assert trainer.step(batch)["d_loss"].device.type == "cpu"
 
 
 def test_a_name_comes_once():

@@ -307,14 +307,6 @@ def test_float32_stays_float32(device):
     close(found.V.cpu().double(), solve(garnet()).V, 1e-3)
 
 
-@pytest.fixture
-def meta():
-    """torch's default device is ``meta``: a tensor made without ``device=`` has no data, and mixing it fails."""
-    torch.set_default_device("meta")
-    yield
-    torch.set_default_device(None)
-
-
 @pytest.mark.usefixtures("meta")
 def test_nothing_is_made_on_the_default_device():
     table = to_table(student())

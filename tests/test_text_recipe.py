@@ -12,7 +12,6 @@ import advrl
 from advrl.agents import LikelihoodTrainer, fit
 from advrl.cli import main
 from advrl.nn import GRUPolicy, LSTMPolicy
-from advrl.recipes.sequence_parts import continued
 
 WHO, DOES = ("a man", "a dog", "two cats", "the old woman", "one bird"), ("sees", "likes", "has", "paints")
 WHAT = ("red hats", "a boat", "music", "rain", "a chair")
@@ -85,6 +84,9 @@ def test_a_run_writes_lines(run, capsys, tmp_path):
     assert (tmp_path / "x.txt").read_text().splitlines() == lines
     loaded = advrl.load(run, device="cpu")
     assert loaded.sample(7).shape == (7, loaded.policy.length)
+    most = loaded.policy.length
+    with pytest.raises(ValueError, match=f"the prompt has {most} tokens, and a line has at most {most}"):
+        loaded.config.lines(loaded, 1, prompt=" ".join(["man"] * most))
     cold = loaded.config.lines(loaded, 50, temperature=0.01)
     assert len(set(cold)) < len(set(loaded.config.lines(loaded, 50))) and set(cold) <= set(LINES)
 
@@ -94,14 +96,16 @@ def test_a_prompt_changes_nothing_behind_it():
     torch.manual_seed(1)
     policy = GRUPolicy(3, 3, 8)
     begun = torch.tensor([[2, 0]])
-    drawn = continued(policy, begun.expand(20_000, 2))
+    drawn = policy.continued(begun.expand(20_000, 2))
     assert (drawn[:, :2] == begun).all()
     whole = torch.cat([begun.expand(3, 2), torch.arange(3)[:, None]], 1)
     exact = policy.log_probs(whole)[:, 2].exp().detach()
     found = torch.bincount(drawn[:, 2], minlength=3) / len(drawn)
     assert ((found - exact).abs() < 5 * (exact * (1 - exact) / len(drawn)).sqrt()).all()
-    with pytest.raises(ValueError, match="the prompt has 3 tokens, and a line has at most 3"):
-        continued(policy, torch.zeros(1, 3, dtype=torch.int64))
+    torch.manual_seed(2)
+    drawn = policy.continued(begun[:, :0].expand(50, 0), 0.7)
+    torch.manual_seed(2)
+    assert torch.equal(drawn, policy.sample(50, temperature=0.7))
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):

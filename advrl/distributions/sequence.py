@@ -138,13 +138,19 @@ class Sequence(Distribution):
         )
 
     @torch.no_grad()
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Ids (*sample_shape, *batch, T), one policy step per token for all of them together."""
+    def sample(self, sample_shape: Any = torch.Size(), begun: Tensor | None = None) -> Tensor:
+        """Ids (*sample_shape, *batch, T), one policy step per token for all of them together.
+
+        With ``begun``, (*sample_shape, *batch, t) ids, they are what follows on those, given that.
+        """
         shape = torch.Size(sample_shape) + self.batch_shape
+        given = () if begun is None else begun.reshape(math.prod(shape), begun.shape[-1]).unbind(-1)
         state = self._start(shape)
         tokens, alive, written = None, None, []
-        for _ in range(self.policy.length):
+        for t in range(self.policy.length):
             tokens, state = draw_step(self.policy, tokens, state, adjust=self._adjust)
+            if t < len(given):
+                tokens = given[t]
             if self.policy.eos:
                 alive = torch.ones_like(tokens, dtype=torch.bool) if alive is None else alive
                 written.append(torch.where(alive, tokens, torch.full_like(tokens, self.padding)))

@@ -6,7 +6,6 @@ Intervals are percentiles of means over seeds drawn again with replacement: Agar
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from advrl.files import read_csv
 from advrl.metrics import seed_summary
 
 if TYPE_CHECKING:
@@ -38,10 +38,7 @@ def read_rows(path: Path, task: Mapping[str, str]) -> list[dict[str, str]]:
     Raises:
         ValueError: if the file is another table, or of another task.
     """
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     for row in rows:
         for name, value in task.items():
             if row.get(name) != value:

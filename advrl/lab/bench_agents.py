@@ -31,12 +31,11 @@ from torch.optim import Adam
 
 from advrl.agents import ActorCriticTrainer, PPOTrainer, ReinforceTrainer, Turns
 from advrl.agents.adversarial import update
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.data import LSTMOracle
 from advrl.envs import SequenceGeneration
 from advrl.estimators import GumbelSoftmax, leave_one_out
-from advrl.files import write_atomically
-from advrl.lab.modes_table import csv_text
+from advrl.files import as_text, write_csv
 from advrl.nn import GRUPolicy
 from advrl.seeding import isolated, seed_everything
 
@@ -182,7 +181,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     """
     from advrl.lab.agents_table import curves, draw, read_rows, report
 
-    names = list(dict.fromkeys(n.strip() for n in options.methods.split(",") if n.strip())) or list(METHODS)
+    names = words(options.methods) or list(METHODS)
     for name in names:
         choice("method", name, METHODS)
     integer("--seeds", options.seeds), integer("--seed", options.seed, 0), integer("--vocab", options.vocab, 2)
@@ -206,8 +205,8 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         if (name, str(seed)) in done:
             continue
         found = [{"method": name, "seed": seed, **task, **row} for row in learn(name, seed, options, oracle)]
-        rows += [{k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in found]
-        write_atomically(path, csv_text(rows).encode())
+        rows += [as_text(row, 6) for row in found]
+        write_csv(path, rows)
         last = found[-1]
         say(
             f"{number_}/{len(cells)} {name}, seed {seed}: NLL {last['nll']:.3f}, divergence {last['divergence']:.3f} "
@@ -216,7 +215,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     wanted = [row for row in rows if (int(row["seed"]), row["method"]) in set(cells)]
     table = curves(wanted)
     floor = entropy_of(oracle)
-    write_atomically(out / "curves.csv", csv_text(table).encode())
+    write_csv(out / "curves.csv", table, 6)
     written = [path, out / "curves.csv", draw(table, floor, out / "agents.png")]
     say(f"\n{report(table, floor)}\n\nWritten:\n" + "\n".join(f"  {p}" for p in written))
 

@@ -7,8 +7,6 @@ Nothing is trained.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from advrl.checks import choice, integer
-from advrl.files import write_atomically
+from advrl.checks import choice, integer, words
+from advrl.columns import columns
+from advrl.files import write_csv
 from advrl.objectives import GAMES, Objective, is_log_ratio
 
 PLOTTED = tuple(
@@ -55,7 +54,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     """
     from advrl.plots import cost_plot, save_figure
 
-    names = list(dict.fromkeys(n.strip() for n in options.objectives.split(",") if n.strip())) or list(PLOTTED)
+    names = words(options.objectives) or list(PLOTTED)
     for name in names:
         if not is_log_ratio(GAMES[choice("objective", name, GAMES)].objective):
             raise ValueError(f"{name} pays by an output that is no log-odds of D: one of {', '.join(PLOTTED)}")
@@ -66,13 +65,9 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     header = ["objective", *[f"c({x:g})" for x in READ], "dc/dD at .5", "steepest", "at D"]
     rows = [_row(name, *curves[name], d, read) for name in names]
     out = options.out or folder()
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
-    for row in [header, *rows]:
-        say("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]))
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "costs.csv", text.getvalue().encode())
+    for line in columns([header, *rows]):
+        say(line)
+    write_csv(out / "costs.csv", [dict(zip(header, row, strict=True)) for row in rows])
     numbers = {name: (cost.numpy(), slope.numpy()) for name, (cost, slope) in curves.items()}
     save_figure(cost_plot(d.numpy(), numbers), out / "costs.png")
     say(f"\nWritten:\n  {out / 'costs.csv'}\n  {out / 'costs.png'}\nNext:\n  advrl train ring --objective {names[0]}")

@@ -12,11 +12,7 @@ Each run is a file of its own; a study begun goes on from there.
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,10 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from advrl.checks import choice, integer, number
-from advrl.device import resolve_device
-from advrl.files import write_atomically
+from advrl.checks import choice, integer, number, words
+from advrl.device import clock, one_thread, resolve_device
+from advrl.files import write_atomically, write_csv
 from advrl.lab.dynamics_setups import CONTENDERS, MIXTURES, SETUPS, make_contender
+from advrl.lab.study import claim, standard_error
 from advrl.metrics import ModeCoverage, mode_coverage, rotation_index
 from advrl.seeding import isolated, seed_everything
 
@@ -152,22 +149,14 @@ def play(task: str, name: str, seed: int, options: Options) -> Played:
     return Played(task, name, seed, steps, spent, times, modes, quality, far, np.stack(shares), np.stack(kept))
 
 
-def clock(device: torch.device) -> float:
-    """Seconds: of this process, or of the wall once the GPU is done."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.accelerator.synchronize(device)
-    return time.perf_counter()
-
-
 def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None] = print) -> None:
     """Play all of it, print the table, write it and the figures.
 
     Raises:
         ValueError, TypeError: for names that do not exist and numbers out of range, before anything is played.
     """
-    tasks = [choice("task", name, MIXTURES) for name in _words(options.tasks)]
-    names = [choice("dynamics", name, CONTENDERS) for name in _words(options.dynamics)] or list(CONTENDERS)
+    tasks = [choice("task", name, MIXTURES) for name in words(options.tasks)]
+    names = [choice("dynamics", name, CONTENDERS) for name in words(options.dynamics)] or list(CONTENDERS)
     number("--seconds", options.seconds, 0.0, exclusive=True)
     integer("--seeds", options.seeds), integer("--looks", options.looks, COLUMNS), integer("--jobs", options.jobs)
     choice("--setup", options.setup, SETUPS), number("--rate", options.rate, 0.0, exclusive=True)
@@ -177,7 +166,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         integer("--steps", options.steps, options.looks)
     resolve_device(options.device)
     out = options.out or folder()
-    _begin(out, options)
+    claim(out, {name: getattr(options, name) for name in SHARED})
     work = [(task, name, seed) for seed in range(options.seeds) for task in tasks for name in names]
     runs = {item: _read(_cell(out, *item)) for item in work if _cell(out, *item).exists()}
     for found in _all([item for item in work if item not in runs], options):
@@ -187,9 +176,9 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
             f"{100 * found.high_quality[-1]:.0f} % of high quality after {found.steps:,} steps")  # fmt: skip
     played = [runs[task, name, seed] for task in tasks for name in names for seed in range(options.seeds)]
     table = summary(played)
-    _write(out / "runs.csv", [_named(run) | run.figures() for run in played])
-    _write(out / "looks.csv", [row for run in played for row in _looks(run)])
-    _write(out / "table.csv", table)
+    write_csv(out / "runs.csv", [_named(run) | run.figures() for run in played])
+    write_csv(out / "looks.csv", [row for run in played for row in _looks(run)])
+    write_csv(out / "table.csv", table)
     say("\n" + markdown(table))
     figures = draw(played, out)
     written = [out / name for name in ("table.csv", "runs.csv", "looks.csv")] + figures
@@ -198,27 +187,11 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
 
 def _all(work: Sequence[tuple[str, str, int]], options: Options) -> Iterator[Played]:
     if options.jobs == 1:
-        threads = torch.get_num_threads()
-        try:
+        with one_thread():
             yield from (play(*item, options) for item in work)
-        finally:
-            torch.set_num_threads(threads)
         return
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         yield from pool.map(play, *zip(*((*item, options) for item in work), strict=True))
-
-
-def _begin(out: Path, options: Options) -> None:
-    """Make the folder of a study, or go on with one of the same set-up."""
-    mine, path = {name: getattr(options, name) for name in SHARED}, out / "study.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        other = [f"--{k.replace('_', '-')} {found.get(k)}, not {v}" for k, v in mine.items() if found.get(k) != v]
-        if other:
-            raise ValueError(f"{out} has a study with {' and '.join(other)}: give another --out")
-        return
-    (out / "cells").mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(mine, indent=2).encode())
 
 
 def _cell(out: Path, task: str, dynamics: str, seed: int) -> Path:
@@ -245,7 +218,7 @@ def summary(played: Sequence[Played]) -> list[dict[str, Any]]:
         for figure in found[0]:
             values = [one[figure] for one in found]
             row[figure] = statistics.fmean(values)
-            row[f"{figure}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+            row[f"{figure}_se"] = standard_error(values)
         rows.append(row)
     return rows
 
@@ -306,14 +279,3 @@ def _looks(run: Played) -> list[dict[str, Any]]:
             run.times, run.modes, run.high_quality, run.divergence, run.shares, strict=True
         )
     ]  # fmt: skip
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

@@ -9,10 +9,7 @@ that agents on the device call. Time is that of this process on a CPU, the clock
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +22,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 from advrl.checks import integer
-from advrl.device import resolve_device
+from advrl.device import clock, one_thread, resolve_device
 from advrl.envs import DiscriminatorScore, SequenceEnv, SequenceGeneration, SequenceVectorEnv
-from advrl.files import write_atomically
+from advrl.files import write_csv
 from advrl.seeding import isolated
 
 VOCAB, LENGTH = 20, 10
@@ -150,16 +147,15 @@ def agree(all_of_them: list[Contender]) -> None:
 def measure(all_of_them: list[Contender], options: Options) -> list[dict[str, Any]]:
     """A row for each: steps per second, the median of the rounds with its quartiles, and the ratio to the first."""
     agree(all_of_them)
-    clock = time.process_time if resolve_device(options.device).type == "cpu" else time.perf_counter
+    device = resolve_device(options.device)
     draw = np.random.default_rng(0).integers(0, VOCAB, (LENGTH, max(c.num_envs for c in all_of_them)))
 
     def play(contender: Contender, episodes: int) -> float:
-        start = clock()
+        start = clock(device)
         for _ in range(episodes):
             for actions in draw:
-                paid = contender.step(actions[: contender.num_envs])
-        torch.as_tensor(paid).sum().item()  # waits for the device
-        return episodes * LENGTH * contender.num_envs / (clock() - start)
+                contender.step(actions[: contender.num_envs])
+        return episodes * LENGTH * contender.num_envs / (clock(device) - start)
 
     episodes = [max(1, round(options.seconds * play(c, 2) / LENGTH / c.num_envs)) for c in all_of_them]
     rates: list[list[float]] = [[] for _ in all_of_them]
@@ -195,12 +191,8 @@ def run(
         ValueError, TypeError: for numbers out of range.
     """
     integer("--num-envs", options.num_envs), integer("--singles", options.singles), integer("--rounds", options.rounds)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = measure(contenders(options) + more(options), options)
-    finally:
-        torch.set_num_threads(threads)
     say(f"{'environment':28} {'number':>6} {'steps/s':>10} {'quartiles':>21} {'batch is':>9}")
     for row in rows:
         spread = f"{row['low']:,} - {row['high']:,}"
@@ -208,10 +200,6 @@ def run(
             f"{row['environment']:28} {row['num_envs']:6} {row['steps_per_second']:10,} {spread:>21} "
             f"{row['batch_is_faster_by']:8.1f}x"
         )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = write_atomically((options.out or folder()) / "envs.csv", text.getvalue().encode())
+    path = write_csv((options.out or folder()) / "envs.csv", rows)
     say(f"\nthe table: {path}")
     return rows

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from advrl import metrics
 from advrl.agents import fit
 from advrl.agents.classifier import Classifier, cached_classifier
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, words
 from advrl.data import Stacked, Stream, digits, load_images, stacked
 from advrl.device import resolve_device
-from advrl.files import write_atomically
+from advrl.files import as_text, write_csv
 from advrl.lab.bench_stabilisers import DIGITS, RING
-from advrl.lab.modes_table import csv_text, draw, report, summary
+from advrl.lab.modes_table import draw, report, summary
 from advrl.metrics import class_coverage, energy_distance, mmd, mode_coverage, precision_recall, sliced_wasserstein
 from advrl.nn import DCGANDiscriminator, DCGANGenerator
 from advrl.seeding import isolated, seed_everything
@@ -120,14 +120,14 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     out.mkdir(parents=True, exist_ok=True)
     for number, cell in enumerate(left, len(cells) - len(left) + 1):
         found = play(cell, judge, device)
-        rows.append({k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in {**vars(cell), **found}.items()})
-        write_atomically(path, csv_text(rows).encode())
+        rows.append(as_text(vars(cell) | found, 6))
+        write_csv(path, rows)
         name = f"{cell.task}, {cell.objective}, {cell.stabiliser}, {cell.network}, seed {cell.seed}"
         result = f"{found['modes']:.0f} modes, reverse KL {found['reverse_kl']:.3f}, {found['seconds']:.0f} s"
         say(f"{number}/{len(cells)} {name}: {result}")
     wanted = {tuple(str(vars(cell)[k]) for k in KEY) for cell in cells}
     table = summary([row for row in rows if tuple(row[k] for k in KEY) in wanted])
-    write_atomically(out / "table.csv", csv_text(table).encode())
+    write_csv(out / "table.csv", table, 6)
     written = [out / "table.csv", path, *draw(table, out)]
     say(f"\n{report(table)}\n\nWritten:\n" + "\n".join(f"  {p}" for p in written))
 
@@ -141,15 +141,15 @@ def planned(options: Options) -> list[Cell]:
     from advrl.objectives import make_game
 
     integer("--seeds", options.seeds), integer("--steps", options.steps)
-    tasks = [choice("task", name, TASKS) for name in _words(options.tasks)]
-    objectives = _words(options.objectives)
+    tasks = [choice("task", name, TASKS) for name in words(options.tasks)]
+    objectives = words(options.objectives)
     for name in objectives:
         make_game(name)
-    networks = [choice("network", name, NETWORKS) for name in _words(options.networks)]
+    networks = [choice("network", name, NETWORKS) for name in words(options.networks)]
     cells = [
         Cell(task, objective, stabiliser, network, seed, options.steps, _data(task, options))
         for task, seed, network, objective, stabiliser in itertools.product(
-            tasks, range(options.seeds), networks, objectives, _words(options.stabilisers)
+            tasks, range(options.seeds), networks, objectives, words(options.stabilisers)
         )
         if task in ONLY.get(network, TASKS)
     ]
@@ -313,7 +313,3 @@ def _data(task: str, options: Options) -> str:
     if task != "stacked":
         return Cell.data
     return "digits" if options.data is None else options.data.name
-
-
-def _words(text: str) -> Sequence[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

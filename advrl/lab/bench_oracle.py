@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advrl.files import write_atomically
+from advrl.files import write_atomically, write_csv
 from advrl.lab.bench_sequences import (
     FIRST,
     JUDGED,
@@ -28,7 +28,6 @@ from advrl.lab.bench_sequences import (
     over_seeds,
     play,
 )
-from advrl.lab.modes_table import csv_text
 from advrl.lab.published_sequences import ORACLE, ORACLE_PROTOCOL, WHICH
 
 FIGURES = ("nll_oracle", "nll_test", "reverse_kl", "forward_kl", "ngram_entropy", "duplicates")
@@ -86,7 +85,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     text = report(rows, algorithms, options)
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
     write_atomically(written[0], (text + "\n").encode())
-    write_atomically(written[1], csv_text(by_temperature(rows, algorithms, FIGURES)).encode())
+    write_csv(written[1], by_temperature(rows, algorithms, FIGURES), 6)
     draw(rows, algorithms, written[3])
     say(f"\n{text}\n\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 

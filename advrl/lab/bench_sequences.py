@@ -8,7 +8,6 @@ there is not trained again, and one that was interrupted goes on.
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,10 @@ from typing import Any, Literal
 import torch
 
 from advrl.agents import fit
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.device import resolve_device
-from advrl.files import write_atomically
-from advrl.lab.modes_table import csv_text
+from advrl.files import as_text, read_csv, write_atomically, write_csv
+from advrl.lab.study import claim
 from advrl.metrics import Estimate, Tradeoff, mean_estimate, tradeoff_gap
 from advrl.seeding import isolated
 
@@ -104,7 +103,7 @@ def check(options: SequenceOptions) -> list[str]:
         integer("--steps", options.steps)
     number("--budget", options.budget, 0.0, exclusive=True)
     choice("checkpoint", options.checkpoint, ("best", "last"))
-    named = [choice("algorithm", word.strip(), ALGORITHMS) for word in options.algorithms.split(",") if word.strip()]
+    named = [choice("algorithm", word, ALGORITHMS) for word in words(options.algorithms)]
     return list(dict.fromkeys([FIRST, *named]))
 
 
@@ -124,9 +123,9 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
     from advrl.recipes import load
 
     algorithms, at = check(options), heat(options.temperatures)
-    claim(out, bench, options)
+    claim(out, described(bench, options), lambda study: study["options"] | {"temperatures": study["temperatures"]})
     path = out / "sweeps.csv"
-    rows = read(path)
+    rows = read_csv(path)
     cells = [(algorithm, seed) for seed in range(options.seeds) for algorithm in algorithms]
     for number_, (algorithm, seed) in enumerate(cells, 1):
         if any(row["algorithm"] == algorithm and row["seed"] == str(seed) for row in rows):
@@ -141,8 +140,8 @@ def play(bench: Bench, options: SequenceOptions, out: Path, say: Callable[[str],
         spent = seconds + sum(float(row["cpu_seconds"]) for row in rows if _key(row) == (FIRST, str(seed), "1"))
         about = {"algorithm": algorithm, "seed": seed, "steps": config.steps, "best_step": run.step,
                  "cpu_seconds": seconds, "cpu_seconds_in_all": spent}  # fmt: skip
-        rows += [{k: _text(v) for k, v in {**about, **row}.items()} for row in swept]
-        write_atomically(path, csv_text(rows).encode())
+        rows += [as_text(about | row, 6) for row in swept]
+        write_csv(path, rows)
         one = next(row for row in swept if row["temperature"] == 1.0)
         told = ", ".join(f"{name} {one[name]:.3f}" for name in bench.axes if name in one)
         say(f"{number_}/{len(cells)} {algorithm}, seed {seed}: {config.steps:,} steps, {seconds:.0f} CPU s, {told}")
@@ -207,37 +206,16 @@ def trained(config: Any, checkpoint: str = "best") -> tuple[Any, float]:
     return run, float(json.loads(report.read_text())["cpu_seconds"])
 
 
-def claim(out: Path, bench: Bench, options: SequenceOptions) -> None:
-    """Note what the study is, or refuse another one in its folder."""
+def described(bench: Bench, options: SequenceOptions) -> dict[str, Any]:
+    """What a study is: more algorithms and seeds can come to it."""
     from advrl.recipes.config import to_dict
 
     free = ("algorithms", "seeds", "device", "out", "temperatures")
-    now = {
+    return {
         "options": {k: str(v) for k, v in vars(options).items() if k not in free},
         "temperatures": list(heat(options.temperatures)),
         "recipe": {k: v for k, v in to_dict(bench.config).items() if k not in ("out", "device", "resume")},
     }
-    path = out / "study.json"
-    now = json.loads(json.dumps(now, default=str))
-    if path.exists():
-        was = json.loads(path.read_text())
-        other = [f"--{k.replace('_', '-')} {was['options'].get(k)}" for k, v in now["options"].items()
-                 if was["options"].get(k) != v]  # fmt: skip
-        if was["temperatures"] != now["temperatures"]:
-            other.append(f"--temperatures {was['temperatures']}")
-        if other:
-            raise ValueError(f"{out} holds a study with {', '.join(other)}: give the same, or another --out")
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(now, indent=2).encode())
-
-
-def read(path: Path) -> Rows:
-    """Rows of an earlier part of the study."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def at_one(rows: Rows, algorithm: str) -> Rows:
@@ -335,7 +313,3 @@ def budgets(rows: Rows, algorithms: Sequence[str]) -> str:
 
 def _key(row: Mapping[str, str]) -> tuple[str, str, str]:
     return row["algorithm"], row["seed"], row["temperature"]
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

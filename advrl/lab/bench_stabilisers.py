@@ -10,8 +10,6 @@ all of them, and divided by the plain row's of the same round: the median of the
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -22,10 +20,12 @@ from typing import Any
 import torch
 
 from advrl.agents import fit
-from advrl.checks import choice, integer
+from advrl.checks import choice, integer, words
+from advrl.columns import columns
 from advrl.device import resolve_device
-from advrl.files import write_atomically
-from advrl.lab.stabiliser_rows import measured_rows, standard_error
+from advrl.files import write_csv
+from advrl.lab.stabiliser_rows import measured_rows
+from advrl.lab.study import standard_error
 from advrl.seeding import seed_everything
 
 METZ: dict[str, Any] = {
@@ -105,14 +105,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
         rows = measured_rows(seeds, steps, device, say)
     else:
         rows = _compared(options, seeds, steps, device, say)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    target = options.out or folder()
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / f"stabilisers-{options.task}.csv"
-    write_atomically(path, text.getvalue().encode())
+    path = write_csv((options.out or folder()) / f"stabilisers-{options.task}.csv", rows, 6)
     say(f"\n{table(rows)}\n\nErrors are standard errors over {seeds} seeds. Written:\n  {path}")
 
 
@@ -120,7 +113,7 @@ def _compared(
     options: Options, seeds: int, steps: int, device: torch.device, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     known = RING if options.task == "ring" else DIGITS
-    names = list(dict.fromkeys(n.strip() for n in options.methods.split(",") if n.strip())) or list(known)
+    names = words(options.methods) or list(known)
     for name in names:
         choice("method", name, known)
     costs = relative_costs(options.task, ["plain", *(n for n in names if n != "plain")], options.rounds, device)
@@ -201,5 +194,4 @@ def table(rows: list[dict[str, Any]]) -> str:
             text = f"{value:.3g}" if isinstance(value, float) else str(value)
             cells.append(text if error is None else f"{text} ± {error:.2g}")
         lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(columns(lines, figures=False))

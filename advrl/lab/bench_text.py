@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advrl.data import make_corpus, read_lines
-from advrl.files import write_atomically
+from advrl.files import read_csv, write_atomically, write_csv
 from advrl.lab.bench_sequences import (
     FIRST,
     JUDGED,
@@ -29,9 +29,7 @@ from advrl.lab.bench_sequences import (
     gaps,
     over_seeds,
     play,
-    read,
 )
-from advrl.lab.modes_table import csv_text
 from advrl.lab.published_sequences import TEXT, TEXT_PROTOCOL
 from advrl.metrics import duplicates, self_bleu, sentence_bleu
 from advrl.seeding import isolated
@@ -94,7 +92,7 @@ def run(options: Options, folder: Callable[[], Path], say: Callable[[str], None]
     written = [out / "report.md", out / "table.csv", out / "sweeps.csv", out / "tradeoff.png"]
     write_atomically(written[0], (text + "\n").encode())
     means = [*by_temperature(rows, algorithms, FIGURES), {"algorithm": "real text", **real}]
-    write_atomically(written[1], csv_text(means).encode())
+    write_csv(written[1], means, 6)
     draw(rows, real, algorithms, written[3])
     say(f"\n{text}\n\nWritten:\n" + "\n".join(f"  {path}" for path in written))
 
@@ -144,20 +142,20 @@ class Judge:
         """Figures of real text: training lines as samples for BLEU, the rest as the report of a run has it."""
         from advrl.device import resolve_device
 
-        kept = read(path)
+        kept = read_csv(path)
         if kept and "BLEU-2" in kept[0]:
             return {name: float(value) for name, value in kept[0].items() if value}
         parts = config.build(resolve_device("cpu"))
         found = {name: float(value) for name, value in kept[0].items() if value} if kept else {}
         found |= self.bleu(parts.evaluator.train[: self.options.samples], parts)
-        write_atomically(path, csv_text([found]).encode())
+        write_csv(path, [found], 6)
         return found
 
     def _keep(self, reference: dict[str, float]) -> None:
         names = [name for name in FIGURES if name in reference and name not in (*BLEUS, "duplicates")]
         path = self.out / "real.csv"
         if not path.exists():
-            write_atomically(path, csv_text([{name: reference[name] for name in names}]).encode())
+            write_csv(path, [{name: reference[name] for name in names}], 6)
 
     def _models(self, parts: Any) -> Any:
         from advrl.recipes.language_judge import LanguageJudge

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.device import resolve_device
 from advrl.distributed import first, process_group
 from advrl.estimators import ESTIMATORS, Estimator, make_estimator
@@ -68,7 +68,7 @@ def run(options: Any, folder: Callable[[], Path], say: Callable[[str], None] = p
     number("--temperature", options.temperature, 0.0, exclusive=True)
     integer("--warmup", options.warmup, 0)
     device = resolve_device(options.device)
-    names = _names(options.estimators) or list(known.rows) or [*ESTIMATORS, *known.estimators(2)]
+    names = words(options.estimators) or list(known.rows) or [*ESTIMATORS, *known.estimators(2)]
     for name in names:
         choice("estimator", name, [*ESTIMATORS, *known.estimators(2)])
     series: dict[str, Sequence[Estimator]] = {}
@@ -118,13 +118,9 @@ def first_sentence(cls: type[Any]) -> str:
     return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split()).split(";")[0].rstrip(".")
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def _sizes(text: str) -> tuple[int, ...]:
     sizes = []
-    for word in _names(text):
+    for word in words(text):
         if not word.isdecimal():
             raise ValueError(f"--samples takes whole numbers with commas between, got {word!r}")
         sizes.append(integer("--samples", int(word)))

@@ -7,10 +7,8 @@ yet, raises, or does not end in time costs its own points and no others.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ import numpy as np
 import tyro
 
 from advrl.checks import choice, number
+from advrl.files import execute
 
 
 @dataclass(frozen=True)
@@ -137,19 +136,6 @@ def trouble(work: Callable[[], object], seconds: float) -> str:
 _MODULE = "advrl_answers"
 
 
-def load(path: Path) -> ModuleType:
-    """The reader's file as a module, executed anew."""
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[_MODULE]
-    return module
-
-
 def grade(lesson: str, path: str | Path, *, seconds: float = 20.0, only: str | None = None) -> list[Grade]:
     """Grades of every function of a lesson's exercise in a file, or of one.
 
@@ -171,7 +157,7 @@ def grade(lesson: str, path: str | Path, *, seconds: float = 20.0, only: str | N
     if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"there is no Python file {path}")
     loaded: list[ModuleType] = []
-    broken = trouble(lambda: loaded.append(load(path)), seconds)
+    broken = trouble(lambda: loaded.append(execute(path, _MODULE)), seconds)
     found = []
     for c in checks:
         why = f"{path.name} {broken}" if broken else ""

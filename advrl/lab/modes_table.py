@@ -6,8 +6,6 @@ says what each objective follows, and a figure shows the spread between costs be
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advrl.lab.published import PACGAN, PUBLISHED, SETTING, Published
+from advrl.lab.study import standard_error
 from advrl.objectives import FACTS
 
 METHOD = ("task", "objective", "stabiliser", "network", "steps", "batch_size", "category", "data")
@@ -31,16 +30,6 @@ KL            KL(u || h), the other way round: infinite if a mode is missed
 ±             standard error over seeds; all rows were trained without labels, and judged at their last step"""
 
 
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV; a column that some rows have not is empty there."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
 def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """A row for each method: means over seeds, with standard errors (``*_se``, NaN for one seed)."""
     methods: dict[tuple[str, ...], list[dict[str, str]]] = {}
@@ -54,8 +43,7 @@ def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
                 continue
             values = [float(row[name]) for row in found]
             entry[name] = statistics.fmean(values)
-            finite = len(values) > 1 and all(map(math.isfinite, values))
-            entry[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if finite else math.nan
+            entry[f"{name}_se"] = standard_error(values)
         entry["all_modes"] = sum(float(row["modes"]) >= MODES[row["task"]] for row in found)
         table.append(entry)
     return table

@@ -17,15 +17,15 @@ Shapes: R replicates, S samples, B noise vectors.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advrl.agents import AdversarialTrainer
 from advrl.agents.logs import MetricsLog
+from advrl.agents.switched import evaluating
 from advrl.checks import integer
 from advrl.estimators import Estimator, Score, leave_one_out
 from advrl.lab.compare import largest_z, z_bound
@@ -120,7 +120,7 @@ class GradientProbe:
         a thousand times, ``probe/seconds`` the time all this took.
         """
         start = time.perf_counter()
-        with isolated(seed), _still(self.policy, self.trainer.discriminator):
+        with isolated(seed), evaluating(self.policy, self.trainer.discriminator):
             problem = self._problem()
             reference, error, draws = self._reference(problem, seed)
             length = reference.norm().clamp(min=torch.finfo(torch.float64).tiny)
@@ -183,16 +183,3 @@ class GradientProbe:
             f"{name}/variance": m.total / float(length) ** 2,
             f"{name}/cosine": float(found.cosine),
         }
-
-
-@contextmanager
-def _still(*modules: nn.Module) -> Iterator[None]:
-    """Inside, modules are in evaluation mode: no running statistic moves, and no sample of a batch sees another."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

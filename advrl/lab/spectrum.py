@@ -24,10 +24,10 @@ from advrl.agents.dynamics_field import Field, derivative, leaves
 from advrl.agents.dynamics_rules import Params
 from advrl.agents.dynamics_trainer import Networks, Sample
 from advrl.agents.logs import MetricsLog
+from advrl.agents.switched import evaluating
 from advrl.checks import integer
 from advrl.estimators import Path as PathEstimator
 from advrl.games import stability_limit
-from advrl.lab.probe import _still
 from advrl.plots import read_metrics, save_figure, style
 from advrl.seeding import isolated
 
@@ -108,7 +108,7 @@ class SpectrumProbe:
         from scipy.sparse.linalg import LinearOperator
 
         trainer = self.trainer
-        with isolated(self.seed), _still(trainer.generator, trainer.discriminator):
+        with isolated(self.seed), evaluating(trainer.generator, trainer.discriminator):
             sample = Sample(trainer, self.networks, self.real, self.z, PathEstimator(), again=True, penalised=1)
             product, size, like = _scaled_jacobian(Field(sample), self.networks.copies(), step_sizes(trainer))
             if size <= 2 * self.count + 2:

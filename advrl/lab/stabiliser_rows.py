@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from advrl.agents.stabiliser_features import squared_gap
 from advrl.data import ImageData, digits
+from advrl.lab.study import standard_error
 from advrl.metrics import intra_batch_correlation
 from advrl.nn import MLP, DCGANGenerator, MinibatchDiscrimination, with_reference
 from advrl.seeding import seed_everything
@@ -158,10 +158,3 @@ def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 def _row(claim: str, method: str, figure: str, values: list[float]) -> dict[str, Any]:
     return {"claim": claim, "method": method, "figure": figure, "value": statistics.fmean(values),
             "value_error": standard_error(values), "runs": len(values)}  # fmt: skip
-
-
-def standard_error(values: list[float]) -> float:
-    """Of the mean; not a number for one value, or where one is infinite."""
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from advrl.files import write_atomically
+from advrl.columns import columns
+from advrl.files import csv_text, write_atomically
 from advrl.lab.moments import Moments
 
 WIDTH = 120
@@ -110,10 +109,7 @@ class Table:
 
     def __str__(self) -> str:
         header, body = self._cells()
-        widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths,
-        strict=True)))
-                 for line in [header, *body]]  # fmt: skip
+        lines = columns([header, *body])
         rule = "-" * max(map(len, lines))
         return "\n".join([self._title(), "", lines[0], rule, *lines[1:], *self._notes()])
 
@@ -157,14 +153,8 @@ class Table:
 
     def to_csv(self) -> str:
         """One line per row, with every number in full."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        names = [f.name for f in fields(Row)]
-        writer.writerow([*names, "variance_evaluations", "variance_time"])
-        for row in self.rows:
-            values = [*asdict(row).values(), row.variance_evaluations, row.variance_time]
-            writer.writerow(["" if value is None else value for value in values])
-        return out.getvalue()
+        further = ("variance_evaluations", "variance_time")
+        return csv_text([asdict(row) | {name: getattr(row, name) for name in further} for row in self.rows])
 
     def to_json(self) -> str:
         """Everything but moments and draws; :meth:`from_json` reads it."""

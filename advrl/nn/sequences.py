@@ -82,6 +82,10 @@ class WritingPolicy(nn.Module):
         """(n, T) sequences; options as of :meth:`distribution`, without a context."""
         return self.distribution(None, **options).sample((n,))
 
+    def continued(self, begun: Tensor, temperature: float = 1.0) -> Tensor:
+        """(n, T) sequences that begin as ``begun`` (n, t) and go on by the policy."""
+        return self.distribution(temperature=temperature).sample((len(begun),), begun)
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings of ids (*), or of relaxed tokens (*, K): their weighted mean."""
         if tokens.is_floating_point():

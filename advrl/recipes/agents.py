@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args
@@ -18,13 +18,13 @@ from advrl.agents import (
     ReinforceTrainer,
     Turns,
 )
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, integer, number
 from advrl.envs.generation import Generation
 from advrl.estimators import leave_one_out
 from advrl.objectives import GAMES
 from advrl.recipes.config import flag
-from advrl.recipes.images import evaluating
-from advrl.recipes.parts import LinearDecay
+from advrl.recipes.parts import LinearDecay, quick_evaluation
 
 Agent = Literal["reinforce", "actor-critic", "ppo"]
 
@@ -156,12 +156,8 @@ class AgentParts:
         """The quick evaluation and a picture, every so many steps."""
         policy: Any = self.trainer.average
 
-        def judge(step: int) -> Mapping[str, float]:
-            with evaluating(policy):
-                return self.evaluator.fast(policy.sample)
-
         def picture(step: int) -> None:
             with evaluating(policy):
                 self.draw(policy, step, folder / "samples" / f"step-{step:06d}.png")
 
-        return [Every(every, judge), Every(every, picture)]
+        return [quick_evaluation(self.evaluator, policy, every), Every(every, picture)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from advrl.agents import Every, Guessing, Stabiliser
+from advrl.agents import Guessing, Stabiliser
 from advrl.agents.evaluation_conditional import ConditionalEvaluator
 from advrl.checks import choice, integer, number
 from advrl.data import ImageData
@@ -27,10 +26,9 @@ from advrl.nn import (
 from advrl.plots import image_grid, sample_sheet, save_png
 from advrl.recipes.config import AdversarialConfig, flag
 from advrl.recipes.digits import Digits
-from advrl.recipes.images import PICTURE_SEED, ImageParts, evaluating
+from advrl.recipes.images import ImageParts
 from advrl.recipes.parts import make_trainer
 from advrl.recipes.stabilising import STABILISERS
-from advrl.seeding import isolated
 
 Conditioning = Literal["projection", "concat", "auxiliary"]
 COLUMNS = 8  # samples of a class in a picture
@@ -122,20 +120,9 @@ class PairParts(ImageParts):
 
     pictured: ClassVar[str] = "a row for each class: real images, samples"
 
-    def callbacks(self, folder: Path, every: int) -> list[Every]:
-        """Pictures of fixed noise and the quick evaluation, every so many steps."""
-        policy: Any = self.trainer.average
-
-        def judge(step: int) -> Mapping[str, float]:
-            with evaluating(policy):
-                return self.evaluator.fast(policy.sample)
-
-        def draw(step: int) -> None:
-            with isolated(PICTURE_SEED), evaluating(policy):
-                sheet = self.config.sheet(policy, self.shown, self.labels, f"step {step:,}")
-            save_png(sheet, folder / "samples" / f"step-{step:06d}.png")
-
-        return [Every(every, judge), Every(every, draw)]
+    def sheet(self, policy: Any, title: str) -> Any:
+        """As the configuration draws it."""
+        return self.config.sheet(policy, self.shown, self.labels, title)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advrl.agents.dynamics import DYNAMICS
 from advrl.agents.forward import Precision
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.estimators import BASELINES, ESTIMATORS
 from advrl.nn import FAMILIES
 from advrl.objectives import make_game
@@ -190,7 +190,7 @@ assert get_args(BaselineName) == BASELINES
 
 def probed(config: AdversarialConfig) -> list[str]:
     """The names in ``--probe-gradients``."""
-    return list(dict.fromkeys(name.strip() for name in config.probe_gradients.split(",") if name.strip()))
+    return words(config.probe_gradients)
 
 
 def flag(field: str) -> str:

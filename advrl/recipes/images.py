@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.agents.evaluation import Evaluator
 from advrl.agents.fit import Every
+from advrl.agents.switched import evaluating
 from advrl.data import ImageData, PictureBatches
-from advrl.nn import Policy
 from advrl.plots import sample_sheet, save_png
 from advrl.recipes.config import AdversarialConfig
-from advrl.recipes.parts import make_policy, make_trainer
+from advrl.recipes.parts import make_policy, make_trainer, quick_evaluation
 from advrl.seeding import isolated
 
 MONITOR = "frechet"
@@ -54,41 +54,23 @@ class ImageParts:
         """Pictures of fixed noise and the quick evaluation, every so many steps."""
         policy: Any = self.trainer.average
 
-        def judge(step: int) -> Mapping[str, float]:
-            with evaluating(policy):
-                return self.evaluator.fast(policy.sample)
-
         def draw(step: int) -> None:
-            save_png(picture(policy, self.shown, f"step {step:,}"), folder / "samples" / f"step-{step:06d}.png")
+            with isolated(PICTURE_SEED), evaluating(policy):
+                sheet = self.sheet(policy, f"step {step:,}")
+            save_png(sheet, folder / "samples" / f"step-{step:06d}.png")
 
-        return [Every(every, judge), Every(every, draw)]
+        return [quick_evaluation(self.evaluator, policy, every), Every(every, draw)]
 
-
-def picture(policy: Policy, real: Tensor, title: str) -> Any:
-    """Real images, samples of the policy at a fixed z, and the policy's mean images there."""
-    with isolated(PICTURE_SEED), evaluating(policy):
-        rows = torch.randperm(len(real), device="cpu")[:PICTURED].to(real.device)
+    def sheet(self, policy: Any, title: str) -> Any:
+        """The picture of a run on its way: real images, samples, and the policy's mean images at the samples' z."""
+        rows = torch.randperm(len(self.shown), device="cpu")[:PICTURED].to(self.shown.device)
         z = policy.noise(PICTURED)
         panels = {
-            "real": real[rows],
+            "real": self.shown[rows],
             "samples": policy.sample(PICTURED, z),
             "the policy's mean at the same z": policy.mean(z),
         }
-    return sample_sheet({name: images.clamp(-1, 1) for name, images in panels.items()}, title=title)
-
-
-class evaluating:
-    """Inside, a module is in evaluation mode (batch norm uses its running statistics)."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.training = self.module.training
-        self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.train(self.training)
+        return sample_sheet({name: images.clamp(-1, 1) for name, images in panels.items()}, title=title)
 
 
 def image_parts(

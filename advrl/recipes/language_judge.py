@@ -11,8 +11,8 @@ from torch import Tensor
 
 from advrl.agents.language_model import WIDTH, LanguageModel, train_language_model
 from advrl.agents.report import Estimate, FigureReport
+from advrl.agents.switched import evaluating
 from advrl.metrics import frechet_distance, ngram_diversity
-from advrl.recipes.images import evaluating
 from advrl.seeding import isolated
 
 LEAST = 10  # sentences to learn from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 from advrl.agents.adversarial import AdversarialTrainer
 from advrl.agents.fit import Every
 from advrl.agents.modes import ModeEvaluator
+from advrl.agents.switched import evaluating
 from advrl.checks import integer
 from advrl.data import Draws, Mixture, grid, ring
 from advrl.nn import MLP, POINT_FAMILIES, FourierFeatures, Policy, point_family
 from advrl.plots import Frame, evolution_plot, frame_plot, points_plot, read_frames, save_figure, save_frame
 from advrl.recipes.config import AdversarialConfig
-from advrl.recipes.images import evaluating
-from advrl.recipes.parts import NoiseDecay, make_trainer
+from advrl.recipes.parts import NoiseDecay, make_trainer, quick_evaluation
 from advrl.recipes.stabilising import augmentations, packed
 from advrl.seeding import isolated
 
@@ -181,10 +180,6 @@ class MixtureParts:
         """The quick evaluation and a picture, every so many steps; frames from the start make the last one's strip."""
         policy: Any = self.trainer.average
 
-        def judge(step: int) -> Mapping[str, float]:
-            with evaluating(policy):
-                return self.evaluator.fast(policy.sample)
-
         def keep(step: int) -> None:
             pictured = step % every == 0 or step == self.steps
             if step > every and not pictured:
@@ -198,7 +193,8 @@ class MixtureParts:
                 frames = [frame for frame in read_frames(folder / "frames") if frame.step <= step]
                 save_figure(evolution_plot(frames, self.data.centres), folder / "plots" / "evolution.png")
 
-        return [Every(every, judge), Every(every // EARLY if every % EARLY == 0 else every, keep)]
+        frames = Every(every // EARLY if every % EARLY == 0 else every, keep)
+        return [quick_evaluation(self.evaluator, policy, every), frames]
 
     def frame(self, step: int) -> Frame:
         """Samples of the policy, and the discriminator's probability that a point is real, on a grid."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from advrl.agents.report import Estimate, FigureReport
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, integer, number
 from advrl.data import GrammarOracle, HMMOracle, LSTMOracle, Vocabulary
 from advrl.data.oracles import Oracle
 from advrl.metrics import duplicates, ngram_diversity, nll
 from advrl.recipes.config import flag
-from advrl.recipes.images import evaluating
 from advrl.recipes.sequence_parts import HELD_OUT, SequenceParts
 from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated

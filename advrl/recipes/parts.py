@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from advrl.agents.dynamics import make_dynamics
 from advrl.agents.dynamics_first import Dynamics
 from advrl.agents.dynamics_rules import AdamRule
 from advrl.agents.dynamics_trainer import DynamicsTrainer
+from advrl.agents.fit import Every
 from advrl.agents.stabiliser import Stabiliser
+from advrl.agents.switched import evaluating
 from advrl.estimators import Estimator, Score, fitting, make_estimator
 from advrl.lab import GradientProbe, SpectrumProbe
 from advrl.nn import FAMILIES, MLP, Policy, ReconstructionEnergy
@@ -230,6 +232,17 @@ def configured_dynamics(config: AdversarialConfig) -> Dynamics:
         adjustment=config.adjustment,
         first="y",
     )
+
+
+def quick_evaluation(evaluator: Any, policy: Any, every: int) -> Every:
+    """The evaluator's quick figures of a policy, in evaluation mode, every so many steps."""
+
+    def judge(step: int) -> Mapping[str, float]:
+        with evaluating(policy):
+            found: Mapping[str, float] = evaluator.fast(policy.sample)
+        return found
+
+    return Every(every, judge)
 
 
 def spectrum_probe(config: AdversarialConfig, parts: Any, folder: Path) -> SpectrumProbe | None:

@@ -27,7 +27,7 @@ from advrl.agents.fit import Every, fit
 from advrl.agents.modes import ModeReport
 from advrl.agents.report import Report
 from advrl.data import PictureError
-from advrl.device import be_deterministic, resolve_device
+from advrl.device import be_deterministic, device_name, resolve_device
 from advrl.distributed import everyones, first, place, process_group, rank, share, world_size
 from advrl.files import write_atomically
 from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
@@ -367,8 +367,7 @@ def _begin(folder: Path, config: Any, device: torch.device, shape: Sequence[int]
         "command": list(command),
         "config": {**to_dict(config), "resume": None, "out": str(folder)},
         "shape": list(shape),
-        "device": str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-        if device.type == "cuda" else str(device),
+        "device": f"{device} ({device_name(device)})" if device.type == "cuda" else str(device),
         "ranks": world_size(),
         "threads": torch.get_num_threads(),
         "git": _git_hash(),

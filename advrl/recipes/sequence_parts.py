@@ -1,4 +1,4 @@
-"""The parts of a run that trains a writer of sequences, and how its sequences go on from a beginning."""
+"""The parts of a run that trains a writer of sequences."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from advrl.agents import Every
-from advrl.checks import number
+from advrl.agents.switched import evaluating
 from advrl.data import Vocabulary
 from advrl.distributed import rank
-from advrl.distributions import sample_categorical
 from advrl.files import write_atomically
-from advrl.nn.embedding_generator import EmbeddingGenerator
-from advrl.recipes.images import evaluating
 from advrl.seeding import isolated
 
 VOCABULARY = "vocabulary.json"
@@ -65,27 +61,3 @@ class SequenceParts:
             write_atomically(folder / "samples" / f"step-{step:06d}.txt", ("\n".join(lines) + "\n").encode())
 
         return [Every(every, judge), Every(every, write)]
-
-
-@torch.no_grad()
-def continued(policy: Any, begun: Tensor, temperature: float = 1.0) -> Tensor:
-    """Sequences (n, T) that begin as ``begun`` (n, t) and go on by the policy.
-
-    Raises:
-        ValueError: if the beginning is as long as a sequence may be.
-    """
-    number("temperature", temperature, 0.0, exclusive=True)
-    n, start = begun.shape
-    if start >= policy.length:
-        raise ValueError(f"the prompt has {start} tokens, and a line has at most {policy.length}")
-    if isinstance(policy, EmbeddingGenerator):
-        return policy.continued(begun, temperature)
-    state, tokens = policy.start(n), None
-    columns, alive = [], torch.ones(n, dtype=torch.bool, device=begun.device)
-    for t in range(policy.length):
-        logits, state = policy.step(tokens, state)
-        drawn = sample_categorical(logits / temperature)
-        tokens = begun[:, t] if t < start else torch.where(alive, drawn, policy.outcomes)
-        alive = alive & (tokens != policy.vocab_size)
-        columns.append(tokens)
-    return torch.stack(columns, 1)

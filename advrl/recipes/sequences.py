@@ -23,6 +23,7 @@ from advrl.agents.sequence_gan_scores import (
     SeqGAN,
     SequenceAlgorithm,
 )
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, integer, number
 from advrl.data import Vocabulary
 from advrl.nn import CNNDiscriminator, GRUPolicy, LSTMPolicy, RecurrentDiscriminator, TransformerPolicy
@@ -30,10 +31,9 @@ from advrl.nn.attention import TransformerDiscriminator
 from advrl.nn.embedding_generator import EmbeddingGenerator, VectorDiscriminator
 from advrl.objectives import GAMES
 from advrl.recipes.config import flag
-from advrl.recipes.images import evaluating
 from advrl.recipes.parts import LinearDecay
 from advrl.recipes.sequence_defaults import ALGORITHMS, AlgorithmName, Defaults, DiscriminatorName
-from advrl.recipes.sequence_parts import VOCABULARY, continued
+from advrl.recipes.sequence_parts import VOCABULARY
 from advrl.seeding import isolated
 
 POLICIES: dict[str, type[Any]] = {"gru": GRUPolicy, "lstm": LSTMPolicy, "transformer": TransformerPolicy}
@@ -325,8 +325,11 @@ class SequenceConfig:
         vocabulary = Vocabulary.load(run.folder / VOCABULARY)
         begun = vocabulary.encode([prompt])[0] if prompt else torch.zeros(0, dtype=torch.int64, device="cpu")
         begun = begun[begun < len(vocabulary)].to(run.device)
+        number("temperature", temperature, 0.0, exclusive=True)
+        if len(begun) >= run.policy.length:
+            raise ValueError(f"the prompt has {len(begun)} tokens, and a line has at most {run.policy.length}")
         with isolated(seed), evaluating(run.policy):
-            return vocabulary.decode(continued(run.policy, begun.expand(n, -1), temperature).cpu())
+            return vocabulary.decode(run.policy.continued(begun.expand(n, -1), temperature).cpu())
 
 
 def _int(value: int | None) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advrl.agents import AUGMENTATIONS, Augmentation, FeatureMatching, HistoricalAveraging, HistoryPool, Stabiliser
-from advrl.checks import choice, integer, number
+from advrl.checks import choice, integer, number, words
 from advrl.nn import (
     MinibatchDiscrimination,
     MinibatchStdDev,
@@ -32,7 +32,7 @@ REFERENCE = 64  # samples of a reference batch
 
 def augmentations(config: AdversarialConfig) -> list[str]:
     """The names in ``--augment``."""
-    return list(dict.fromkeys(name.strip() for name in config.augment.split(",") if name.strip()))
+    return words(config.augment)
 
 
 def check_stabilisers(config: AdversarialConfig) -> None:

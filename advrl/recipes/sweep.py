@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import textwrap
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from advrl.agents.report import WIDTH, Estimate, FigureReport, table
 from advrl.checks import integer
-from advrl.files import write_atomically
+from advrl.files import write_atomically, write_csv
 from advrl.metrics import Tradeoff, diversity_at, shared_quality, tradeoff_gap
 from advrl.nn.sequences import WritingPolicy
 from advrl.recipes.language_judge import LanguageJudge
@@ -249,12 +247,8 @@ def write_sweep(out: Path, name: str, own: Sweep, against: Sweep | None = None, 
     from advrl.plots import tradeoff_plot
 
     rows = as_rows(name, own) + (as_rows(other, against)[:-1] if against is not None else [])
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(k for row in rows for k in row)), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     paths = [out / "sweep.csv", out / "sweep.json", out / "plots" / "sweep.png"]
-    write_atomically(paths[0], text.getvalue().encode())
+    write_csv(paths[0], rows)
     told: dict[str, Any] = {"rows": rows, "axes": own.axes._asdict(), "floor": own.floor}
     if against is not None:
         try:

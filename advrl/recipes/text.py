@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from advrl.agents.report import Estimate, FigureReport
+from advrl.agents.switched import evaluating
 from advrl.checks import choice, integer
 from advrl.data import TOKENISERS, Corpus, make_corpus, read_lines
 from advrl.metrics import duplicates, novelty, self_bleu, sentence_bleu, step_nll
 from advrl.nn.sequences import WritingPolicy
-from advrl.recipes.images import evaluating
 from advrl.recipes.sequence_parts import HELD_OUT, SequenceParts
 from advrl.recipes.sequences import SequenceConfig
 from advrl.seeding import isolated

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
+
+from advrl.files import execute
 
 
 def load_object(spec: str) -> Any:
@@ -24,17 +25,10 @@ def load_object(spec: str) -> Any:
         raise ValueError(f"{spec}: there is no file {path}")
     key = f"advrl_user_file_{path.resolve()}"
     if key not in sys.modules:
-        found = importlib.util.spec_from_file_location(key, path)
-        assert found is not None and found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        sys.modules[key] = module
         try:
-            found.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[key]
-            if isinstance(error, (ValueError, TypeError)):  # a bug in the file, not a wrong option
-                raise ImportError(f"{path} could not be imported: {error}") from error
-            raise
+            sys.modules[key] = execute(path, key)
+        except (ValueError, TypeError) as error:  # a bug in the file, not a wrong option
+            raise ImportError(f"{path} could not be imported: {error}") from error
     module = sys.modules[key]
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_")]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from advrl.checks import number
+from advrl.columns import columns
 from advrl.tabular.evaluation import check_policy, policy_evaluation
 from advrl.tabular.mdp import MDP
 from advrl.tabular.planning import solve
@@ -31,7 +32,7 @@ def render_values(mdp: MDP, V: Tensor, digits: int = 3) -> str:
     """Values (S,) as lines of numbers: a line per row of a grid, else a line ``state  value`` for every state."""
     numbers = [f"{v:.{digits}f}" for v in V.tolist()]
     if mdp.shape is None:
-        return _columns([[mdp.state(s), n] for s, n in enumerate(numbers)])
+        return "\n".join(columns([[mdp.state(s), n] for s, n in enumerate(numbers)], figures=False))
     return _grid(numbers, mdp.shape, right=True)
 
 
@@ -54,7 +55,7 @@ def render_policy(mdp: MDP, policy: Tensor) -> str:
         for s, row in enumerate(taken.tolist())
     ]
     if mdp.shape is None:
-        return _columns([[mdp.state(s), cell] for s, cell in enumerate(cells)])
+        return "\n".join(columns([[mdp.state(s), cell] for s, cell in enumerate(cells)], figures=False))
     return _grid(cells, mdp.shape)
 
 
@@ -69,7 +70,7 @@ def render_solution(mdp: MDP, found: Solution) -> str:
         rows = [
             [mdp.state(s), f"{v:.3f}", cell] for s, (v, cell) in enumerate(zip(found.V.tolist(), cells, strict=True))
         ]
-        return f"State, value, and all optimal actions {facts}\n{_columns(rows)}"
+        return "\n".join([f"State, value, and all optimal actions {facts}", *columns(rows, figures=False)])
     return (
         f"Values {facts}\n{render_values(mdp, found.V)}\n\n"
         f"Optimal actions (all of them)\n{render_policy(mdp, found.optimal_set)}"
@@ -143,10 +144,5 @@ def _own(Q: Tensor, policy: Tensor) -> Tensor:
 def _grid(cells: list[str], shape: tuple[int, int], right: bool = False) -> str:
     width = max(map(len, cells))
     padded = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
-    columns = shape[1]
-    return "\n".join(" ".join(padded[i : i + columns]).rstrip() for i in range(0, len(padded), columns))
-
-
-def _columns(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    across = shape[1]
+    return "\n".join(" ".join(padded[i : i + across]).rstrip() for i in range(0, len(padded), across))

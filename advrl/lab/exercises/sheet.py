@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from advrl.columns import columns
+
 EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 """How an exercise makes its tensors: small, and in double precision."""
 
@@ -50,10 +52,8 @@ class Sheet:
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
         """Columns under their heads, numbers with six digits."""
         lines = [list(head), *([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row] for row in rows)]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-        for line in lines:
-            first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            self.say("    " + "  ".join([line[0].ljust(len(first)), *rest]))
+        for line in columns(lines):
+            self.say(f"    {line}")
 
     def near(self, what: str, found: Any, expected: float, within: float) -> None:
         """Claim that ``found`` is ``expected``, but for ``within`` at most."""
