@@ -60,10 +60,9 @@ class _Antithetic(Estimator):
             logits = parts.logits
             p = logits.sigmoid()
             u = torch.rand(self.n, *p.shape, dtype=p.dtype, device=p.device)
-            b, opposite = torch.lt(u, p).to(p.dtype), torch.gt(u, 1 - p).to(p.dtype)
-            weight = parts.decode(self.weigh(logits, u, b - opposite))
-            x = parts.decode(torch.cat([b, opposite]))
-        return Pairs(x, distribution, parts, weight)
+            pair = torch.cat([u < p, u > 1 - p]).to(p.dtype)
+            weight = parts.decode(self.weigh(logits, u, pair[: self.n] - pair[self.n :]))
+        return Pairs(parts.decode(pair), distribution, parts, weight)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Pairs)
@@ -153,4 +152,4 @@ class DisArm(_Antithetic):
     name = "disarm"
 
     def weigh(self, logits: Tensor, u: Tensor, difference: Tensor) -> Tensor:
-        return difference * logits.abs().sigmoid() / 2
+        return difference * (logits.abs().sigmoid() / 2)
