@@ -52,12 +52,11 @@ class Gaussian:
     def pull(self, x: Tensor, weight: Tensor, *nodes: Tensor) -> tuple[Tensor | None, ...]:
         loc, scale = nodes
         away = x - loc
-        weight = spread(weight, self.event)
-        pulled = away * weight
-        of_loc = pulled.sum(0) / scale.square()
+        weight, precision = spread(weight, self.event), scale.square().reciprocal()
         if not scale.requires_grad:
-            return of_loc, None
-        return of_loc, ((pulled * away).sum(0) / scale.square() - weight.sum(0)) / scale
+            return away.mul_(weight).sum(0) * precision, None
+        pulled = away * weight
+        return pulled.sum(0) * precision, (pulled.mul_(away).sum(0) * precision - weight.sum(0)) / scale
 
 
 @dataclass(frozen=True)

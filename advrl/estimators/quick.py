@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
-from advrl.estimators.base import base_of
+from advrl.estimators.base import base_of, transformed
 from advrl.estimators.laws import law_of
 
 
@@ -20,7 +20,10 @@ def sample_of(distribution: Distribution, n: int) -> Tensor:
     base = base_of(distribution)
     if type(base) is Normal:
         with torch.no_grad():
-            return rsample_of(distribution, n)
+            if transformed():
+                return rsample_of(distribution, n)
+            x = torch.randn(n, *base.loc.shape, dtype=base.loc.dtype, device=base.loc.device)
+            return torch.addcmul(base.loc, x, base.scale, out=x)  # a fresh page of memory costs more than the sum
     if type(base) is Bernoulli:
         p = base.probs.detach()
         return torch.rand(n, *p.shape, dtype=p.dtype, device=p.device).lt_(p)
