@@ -43,8 +43,8 @@ def one_hot_transform(probs: Tensor, n: int) -> Tensor:
         return zeros.scatter_(-1, outcomes, 1.0)
     cdf = probs.cumsum(-1)
     below = (_uniform(cdf, n).unsqueeze(-1) < cdf).to(probs.dtype)  # 0 ... 0 1 ... 1, of which the first 1 is to stay
-    below[..., -1] = 1.0
-    below[..., 1:] -= below[..., :-1].clone()
+    below[..., -1].fill_(1.0)
+    below[..., 1:].sub_(below[..., :-1].clone())
     return below
 
 
