@@ -399,3 +399,16 @@ def test_derivatives_written_out_are_those_inside_torch_func(estimator):
     hessian = torch.func.jacrev(torch.func.grad(loss))(logits, w)
     rows = [torch.autograd.grad(entry, leaves[0], retain_graph=True)[0] for entry in first[0].flatten()]
     torch.testing.assert_close(hessian.flatten(0, 1), torch.stack(rows))
+
+
+@pytest.mark.parametrize("estimator", [Score(4), Arm(2), DisArm(3)], ids=repr)
+def test_a_cost_made_of_the_node_is_counted_once(estimator):
+    """The gradient with a graph behind it, for higher orders, is the one without."""
+    theta = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4).requires_grad_()
+    found = []
+    for create_graph in (False, True):
+        torch.manual_seed(0)
+        coins = Bernoulli(logits=theta)
+        value = estimator(Independent(coins, 1), lambda x, node=coins.logits: (x * node).sum(-1) ** 2)
+        found.append(torch.autograd.grad(value.sum(), theta, create_graph=create_graph)[0])
+    torch.testing.assert_close(*found)

@@ -111,8 +111,9 @@ class _Paired(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         node, cost, x, weight = ctx.saved_tensors
-        wanted = [t for t, needed in ((node, ctx.needs_input_grad[0]), (cost, ctx.needs_input_grad[1])) if needed]
         if torch.is_grad_enabled():  # somebody may differentiate again
+            node, cost = node.view_as(node), cost.view_as(cost)  # the cost may have been made of the node
+            wanted = [t for t, needed in ((node, ctx.needs_input_grad[0]), (cost, ctx.needs_input_grad[1])) if needed]
             surrogate = _paired(node, cost, x, weight, ctx.trials)
             found = iter(torch.autograd.grad(surrogate, wanted, gradient, create_graph=True))
             return next(found) if ctx.needs_input_grad[0] else None, next(found, None), None, None, None

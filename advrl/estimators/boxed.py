@@ -38,6 +38,7 @@ class _Boxed(Function):
         cost, x, *nodes = ctx.saved_tensors
         baseline, law, of_cost = ctx.baseline, ctx.law, ctx.needs_input_grad[0]
         if torch.is_grad_enabled():  # somebody may differentiate again
+            cost, *nodes = (t.view_as(t) for t in (cost, *nodes))  # one may have been made of another
             wanted = [t for t in (cost, *nodes) if t.requires_grad]
             surrogate = score_function(law.log_prob(x, *nodes), cost, baseline).mean(0)
             found = iter(torch.autograd.grad(surrogate, wanted, gradient, create_graph=True))
