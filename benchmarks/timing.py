@@ -9,9 +9,10 @@ import torch
 from advrl.device import clock
 
 
-def seconds(work: Callable[[], object], device: torch.device | str = "cpu") -> float:
+def seconds(work: Callable[[], object], device: torch.device | str = "cpu", repeats: int = 1) -> float:
     """Of one call: this process's own time on a CPU, the clock's on another device, which is waited for."""
     device = torch.device(device)
     start = clock(device)
-    work()
-    return clock(device) - start
+    for _ in range(repeats):
+        work()
+    return (clock(device) - start) / repeats

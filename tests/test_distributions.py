@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal
 
 from advrl.distributions import Binomial, Implicit, OneHotCategorical, inverse_transform, relaxed_rsample
+from advrl.distributions.inverse import one_hot_transform
 
 FALSE_ALARM = 1e-6
 
@@ -35,6 +36,17 @@ def test_inverse_transform_never_draws_an_outcome_of_probability_zero(device):
     probs = torch.tensor([0.0, 1.0, 0.0, 3.0, 0.0], device=device)
     draws = inverse_transform(probs.expand(1000, 5), 1000)
     assert set(draws.unique().tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("outcomes", [1, 2, 10, 17])
+def test_one_hot_draws_are_those_of_the_table(outcomes):
+    probs = torch.rand(3, 4, outcomes)
+    probs[..., 1:2] = 0.0
+    torch.manual_seed(0)
+    index = inverse_transform(probs, 50)
+    torch.manual_seed(0)
+    rows = one_hot_transform(probs, 50)
+    assert torch.equal(rows, torch.nn.functional.one_hot(index, outcomes).float())
 
 
 def test_inverse_transform_at_the_largest_uniform(monkeypatch):

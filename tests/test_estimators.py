@@ -22,8 +22,10 @@ from advrl.estimators import (
     make_estimator,
     score_function,
 )
-from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.boxed import boxed_mean, boxed_score
+from advrl.estimators.enumeration import RaoBlackwell
 from advrl.estimators.quick import log_prob_of, rsample_of, sample_of
+from advrl.estimators.unordered import UnorderedSet
 from tests.pairs import KINDS
 from tests.statistics import assert_unbiased
 
@@ -340,6 +342,44 @@ def test_the_boxed_mean_has_every_derivative_of_the_surrogate(baseline):
     torch.testing.assert_close(*batched)
 
 
+@pytest.mark.parametrize("make", [
+    lambda t: Normal(t[..., 0], 0.7),
+    lambda t: Independent(Normal(t, (t / 2).exp()), 1),
+    lambda t: Independent(Bernoulli(logits=t), 1),
+    lambda t: OneHotCategorical(logits=t),
+    lambda t: Independent(OneHotCategorical(logits=t), 1),
+])  # fmt: skip
+@pytest.mark.parametrize("baseline", [0.0, 0.4, "tensor"])
+def test_scores_written_out_have_every_derivative_of_the_surrogate(make, baseline):
+    torch.manual_seed(0)
+    leaf = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    x = make(leaf).sample((5,))
+    batch = make(leaf).batch_shape
+    f, b = torch.randn(5, *batch, dtype=torch.float64), baseline
+    if baseline == "tensor":
+        b = torch.randn(5, *batch, dtype=torch.float64)
+
+    def ours(t: Tensor) -> Tensor:
+        return boxed_score(make(t), x, f + t.mean() ** 2, b)
+
+    def plain(t: Tensor) -> Tensor:
+        return score_function(make(t).log_prob(x), f + t.mean() ** 2, b).mean(0)
+
+    torch.testing.assert_close(derivatives(ours, leaf, 3), derivatives(plain, leaf, 3), rtol=1e-9, atol=1e-9)
+    first = [torch.autograd.grad(way(leaf).sum(), leaf)[0] for way in (ours, plain)]  # without a graph: by hand
+    torch.testing.assert_close(*first)
+
+
+def test_outcomes_that_cannot_be_give_numbers_to_second_order():
+    """Sums over few outcomes may list some of probability 0: their weight is 0, and their log-odds make no nan."""
+    for estimator in (RaoBlackwell(2, 3), UnorderedSet(3)):
+        t = torch.tensor([[0.0, -1.0, -torch.inf, -torch.inf]], dtype=torch.float64, requires_grad=True)
+        value = estimator(OneHotCategorical(logits=t, validate_args=False), lambda x: x[..., 0] ** 2 + x[..., 1] * 3)
+        (slope,) = torch.autograd.grad(value.sum(), t, create_graph=True)
+        (second,) = torch.autograd.grad(slope.square().sum(), t)
+        assert slope.isfinite().all() and second.isfinite().all() and slope.abs().sum() > 0
+
+
 @pytest.mark.parametrize("estimator", [Score(4), Score(4, leave_one_out), Arm(2), DisArm(3)], ids=repr)
 def test_derivatives_written_out_are_those_inside_torch_func(estimator):
     """``torch.func`` sees the plain operations instead."""
@@ -359,3 +399,16 @@ def test_derivatives_written_out_are_those_inside_torch_func(estimator):
     hessian = torch.func.jacrev(torch.func.grad(loss))(logits, w)
     rows = [torch.autograd.grad(entry, leaves[0], retain_graph=True)[0] for entry in first[0].flatten()]
     torch.testing.assert_close(hessian.flatten(0, 1), torch.stack(rows))
+
+
+@pytest.mark.parametrize("estimator", [Score(4), Arm(2), DisArm(3)], ids=repr)
+def test_a_cost_made_of_the_node_is_counted_once(estimator):
+    """The gradient with a graph behind it, for higher orders, is the one without."""
+    theta = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4).requires_grad_()
+    found = []
+    for create_graph in (False, True):
+        torch.manual_seed(0)
+        coins = Bernoulli(logits=theta)
+        value = estimator(Independent(coins, 1), lambda x, node=coins.logits: (x * node).sum(-1) ** 2)
+        found.append(torch.autograd.grad(value.sum(), theta, create_graph=create_graph)[0])
+    torch.testing.assert_close(*found)

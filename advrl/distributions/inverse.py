@@ -25,8 +25,7 @@ def inverse_transform(probs: Tensor, n: int) -> Tensor:
     """
     cdf = probs.cumsum(-1)
     if probs.shape[-1] <= FEW:
-        bounds = cdf.movedim(-1, 0)
-        u = torch.rand(n, *probs.shape[:-1], dtype=probs.dtype, device=probs.device) * bounds[-1]
+        u, bounds = _uniform(cdf, n), cdf.movedim(-1, 0)
         above = (u < bounds[:-1].unsqueeze(1)).sum(0)
         return (probs.shape[-1] - 1) - above
     total = cdf[..., -1:]
@@ -34,3 +33,21 @@ def inverse_transform(probs: Tensor, n: int) -> Tensor:
     u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))  # u * total may round up to the total
     outcomes = torch.searchsorted(cdf, u, right=True)
     return outcomes.clamp_(max=probs.shape[-1] - 1).movedim(-1, 0)  # a NaN finds no place, and would index past the end
+
+
+def one_hot_transform(probs: Tensor, n: int) -> Tensor:
+    """The same draws as :func:`inverse_transform`, as rows of zeros and a one: (n, *batch, K), of the table's dtype."""
+    if probs.shape[-1] > FEW or probs.device.type != "cpu":  # a parallel sum need not grow with every term
+        outcomes = inverse_transform(probs, n).unsqueeze(-1)
+        zeros = torch.zeros(n, *probs.shape, dtype=probs.dtype, device=probs.device)
+        return zeros.scatter_(-1, outcomes, 1.0)
+    cdf = probs.cumsum(-1)
+    below = (_uniform(cdf, n).unsqueeze(-1) < cdf).to(probs.dtype)  # 0 ... 0 1 ... 1, of which the first 1 is to stay
+    below[..., -1].fill_(1.0)
+    below[..., 1:].sub_(below[..., :-1].clone())
+    return below
+
+
+def _uniform(cdf: Tensor, n: int) -> Tensor:
+    """(n, *batch) draws between 0 and the rows' totals."""
+    return torch.rand(n, *cdf.shape[:-1], dtype=cdf.dtype, device=cdf.device) * cdf[..., -1]

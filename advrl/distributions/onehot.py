@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from advrl.distributions.inverse import inverse_transform
+from advrl.distributions.inverse import one_hot_transform
 
 
 class OneHotCategorical(torch.distributions.OneHotCategorical):
@@ -41,9 +41,7 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         shape = torch.Size(sample_shape)
         inner = self._categorical
         weights = inner.logits.exp() if "logits" in vars(inner) else inner.probs
-        index = inverse_transform(weights, math.prod(shape)).reshape(shape + self.batch_shape).unsqueeze(-1)
-        zeros = torch.zeros(self._extended_shape(shape), dtype=weights.dtype, device=weights.device)
-        return zeros.scatter_(-1, index, 1.0)
+        return one_hot_transform(weights, math.prod(shape)).reshape(self._extended_shape(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(*sample_shape, *batch) of one-hot rows: that of the largest entry, looked up."""

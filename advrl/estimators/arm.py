@@ -60,10 +60,9 @@ class _Antithetic(Estimator):
             logits = parts.logits
             p = logits.sigmoid()
             u = torch.rand(self.n, *p.shape, dtype=p.dtype, device=p.device)
-            b, opposite = torch.lt(u, p).to(p.dtype), torch.gt(u, 1 - p).to(p.dtype)
-            weight = parts.decode(self.weigh(logits, u, b - opposite))
-            x = parts.decode(torch.cat([b, opposite]))
-        return Pairs(x, distribution, parts, weight)
+            pair = torch.cat([u < p, u > 1 - p]).to(p.dtype)
+            weight = parts.decode(self.weigh(logits, u, pair[: self.n] - pair[self.n :]))
+        return Pairs(parts.decode(pair), distribution, parts, weight)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Pairs)
@@ -112,8 +111,9 @@ class _Paired(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         node, cost, x, weight = ctx.saved_tensors
-        wanted = [t for t, needed in ((node, ctx.needs_input_grad[0]), (cost, ctx.needs_input_grad[1])) if needed]
         if torch.is_grad_enabled():  # somebody may differentiate again
+            node, cost = node.view_as(node), cost.view_as(cost)  # the cost may have been made of the node
+            wanted = [t for t, needed in ((node, ctx.needs_input_grad[0]), (cost, ctx.needs_input_grad[1])) if needed]
             surrogate = _paired(node, cost, x, weight, ctx.trials)
             found = iter(torch.autograd.grad(surrogate, wanted, gradient, create_graph=True))
             return next(found) if ctx.needs_input_grad[0] else None, next(found, None), None, None, None
@@ -153,4 +153,4 @@ class DisArm(_Antithetic):
     name = "disarm"
 
     def weigh(self, logits: Tensor, u: Tensor, difference: Tensor) -> Tensor:
-        return difference * logits.abs().sigmoid() / 2
+        return difference * (logits.abs().sigmoid() / 2)

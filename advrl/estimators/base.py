@@ -88,7 +88,7 @@ class Estimator(ABC):
                 the device, and has its own word for a run that diverged.
         """
         value = _cost_of(draw, cost)
-        return value.squeeze(0) if len(value) == 1 else value.mean(0)
+        return value.squeeze(0) if len(value) == 1 else value.sum(0) / len(value)
 
     def __call__(self, distribution: Distribution, cost: Cost) -> Tensor:
         """Draw and return the surrogate, (*batch).

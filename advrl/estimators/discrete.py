@@ -16,9 +16,10 @@ from torch.distributions import Bernoulli, Binomial, Categorical, Distribution, 
 from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid, softplus
 
-from advrl.distributions import inverse_transform
+from advrl.distributions.inverse import one_hot_transform
 from advrl.distributions.relaxed import cooled, softmax, trials_of
 from advrl.estimators.base import base_of, name_of
+from advrl.estimators.laws import Coins, Dice
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Parts:
             return (torch.rand(n, *logits.shape, dtype=logits.dtype, device=logits.device) < logits.sigmoid()).to(
                 logits.dtype
             )
-        return _one_hot(inverse_transform(logits.exp(), n), logits)
+        return one_hot_transform(logits.exp(), n)
 
     def perturb(self, n: int) -> tuple[Tensor, Tensor]:
         """z = logits + logistic or Gumbel noise and the draw that it makes, both (n, *logits)."""
@@ -72,10 +73,15 @@ class Parts:
         """Samples (n, *batch, *event) from those of the parts (n, *logits)."""
         return x.sum(-1) if self.trials else x
 
+    @property
+    def law(self) -> Coins | Dice:
+        """Whose parameter is ``node``."""
+        event = self.node.dim() - self.batch_dim
+        return Coins(event, self.trials or 1) if self.binary else Dice(event)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of samples (n, *batch, *event), up to the binomial coefficient, (n, *batch)."""
-        linear = self.total(x * self.node)
-        return linear - self.none() if self.binary else linear
+        return self.law.log_prob(x, self.node)
 
     def none(self) -> Tensor:
         """-log p(0) of coins, (*batch)."""

@@ -2,8 +2,14 @@ r"""The sum over all outcomes, or over the likeliest with the score function for
 
     E[c] = sum_x p(x) c(x) = sum_{x in C} p(x) c(x) + (1 - P(C)) E[c(x) | x not in C]
 
-with C the k likeliest outcomes: Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019). Several independent
-variables count as one whose outcomes are all their combinations. Shapes: M outcomes, n samples, *batch, *event.
+with C the k likeliest outcomes: Liu, Regier, Tripuraneni, Jordan & McAuliffe (2019). Its score function with a baseline
+b weighs an outcome of C by w = p(x), a draw of the rest by w = (1 - P(C)) / n,
+
+    sum_i w_i (c(x_i) - b) grad log p(x_i)
+
+where b may stand before both, since the weights are those of an unbiased sum and sum_x grad p(x) = 0. Several
+independent variables count as one whose outcomes are all their combinations. Shapes: M outcomes, n samples, *batch,
+*event.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from torch.distributions import Distribution
 from advrl.checks import integer
 from advrl.distributions import inverse_transform
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
-from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.boxed import boxed_sum
 from advrl.estimators.discrete import Support, support_of, support_size
 from advrl.estimators.quick import sample_of
 
@@ -75,20 +81,16 @@ class Enumerate(Estimator):
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Outcomes that the cost will see (m, *batch, *event), the k likeliest first, their log-probabilities (m, *batch),
-    and that of all but those k, (*batch)."""
+class Chosen(Draw):
+    """A draw with the outcomes that the cost will see in its place: the k likeliest, and n of the rest.
+
+    ``seen`` are (m, *batch, *event), ``log_prob`` their log-probabilities (m, *batch), ``weight`` what each counts in
+    the sum: its probability, or the n-th part of that of the rest.
+    """
 
     seen: Tensor
     log_prob: Tensor
-    log_rest: Tensor
-
-
-@dataclass(frozen=True)
-class Chosen(Draw):
-    """A draw with the outcomes that the cost will see in its place."""
-
-    listed: Listed
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -129,37 +131,26 @@ class RaoBlackwell(Estimator):
         support_size("rao-blackwell", distribution, self.limit)
 
     def draw(self, distribution: Distribution) -> Chosen:
-        return Chosen(sample_of(distribution, self.n), distribution, self._list(distribution))
+        return self._choose(distribution, sample_of(distribution, self.n))
 
     def _take(self, distribution: Distribution) -> Chosen:
-        listed = self._list(distribution)
-        return Chosen(listed.seen, distribution, listed)
+        return self._choose(distribution, None)
 
-    def _list(self, distribution: Distribution) -> Listed:
+    def _choose(self, distribution: Distribution, x: Tensor | None) -> Chosen:
         support = support_of("rao-blackwell", distribution, self.limit)
-        # an outcome of probability 0 may have to stand for an empty rest: it weighs nothing, and must not make a nan
-        log_prob = support.log_prob.clamp(min=torch.finfo(support.log_prob.dtype).min / 4)
-        fixed = log_prob.detach()
-        k = min(self.k, len(log_prob))
-        index = fixed.topk(k, 0).indices
-        if k == len(log_prob):
-            return Listed(support[index], log_prob.gather(0, index), torch.zeros_like(fixed[0]))
-        rest = log_prob.scatter(0, index, -torch.inf)
-        log_rest = rest.logsumexp(0)
-        others = inverse_transform((rest - log_rest).detach().exp().movedim(0, -1), self.n)
-        index = torch.cat([index, others])
-        return Listed(support[index], log_prob.gather(0, index), log_rest)
+        probs = support.log_prob.detach().exp()
+        weight, index = probs.topk(min(self.k, len(probs)), 0)
+        if len(index) < len(probs):
+            rest = probs.scatter(0, index, 0.0)
+            each = rest.sum(0).div_(self.n).expand(self.n, *rest.shape[1:])
+            index = torch.cat([index, inverse_transform(rest.movedim(0, -1), self.n)])
+            weight = torch.cat([weight, each])
+        seen = support[index]
+        return Chosen(seen if x is None else x, distribution, seen, support.log_prob.gather(0, index), weight)
 
     def surrogate(self, draw: Draw, cost: Cost) -> Tensor:
         assert isinstance(draw, Chosen)
-        listed = draw.listed
-        value = _cost_of(Draw(listed.seen, draw.distribution), cost)
-        if len(value) <= self.k:
-            return (listed.log_prob.exp() * value).sum(0)
-        top, others = listed.log_prob.split([self.k, self.n])
-        likely, left = value.split([self.k, self.n])
-        probs = top.exp()
-        summed = (probs * likely).sum(0)
-        baseline = (summed / probs.sum(0)).detach()
-        rest = boxed_mean(others - listed.log_rest, left, baseline)
-        return summed + listed.log_rest.exp() * rest
+        value = _cost_of(Draw(draw.seen, draw.distribution), cost)
+        likely, left = draw.weight[: self.k], value.detach()[: self.k]
+        baseline = (likely * left).sum(0) / likely.sum(0)
+        return boxed_sum(draw.log_prob, value, baseline, draw.weight)

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
-from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.boxed import boxed
 from advrl.estimators.discrete import parts_of
 from advrl.estimators.kernels import score_function
+from advrl.estimators.laws import total
 from advrl.estimators.quick import sample_of
 
 
@@ -54,18 +55,18 @@ class MuProp(Estimator):
         value = _cost_of(draw, cost)
         mean = parts.mean()
         with torch.enable_grad():
-            centre = mean.detach().unsqueeze(0).requires_grad_()
-            at_centre = _cost_of(Draw(centre, draw.distribution), cost)
+            centre = mean.detach().requires_grad_()
+            at_centre = _cost_of(Draw(centre.unsqueeze(0), draw.distribution), cost).squeeze(0)
             if not at_centre.requires_grad:  # a constant cost has no tangent to take
                 slope = torch.zeros_like(centre)
             else:
                 learned = value.requires_grad  # the cost has parameters, whose gradient passes through the tangent too
-                slope = torch.autograd.grad(at_centre.sum(), centre, create_graph=learned, materialize_grads=True)[0]
+                ones = torch.ones_like(at_centre)
+                slope = torch.autograd.grad(at_centre, centre, ones, create_graph=learned, materialize_grads=True)[0]
                 at_centre = at_centre if learned else at_centre.detach()
-        centre = centre.detach()
-        tangent = (at_centre - parts.total(slope * centre)) + parts.total(slope * x)
-        moved = parts.total(slope * (mean - centre))[0]
-        log_prob = parts.log_prob(x)
+        fixed, law = centre.detach(), parts.law
+        tangent = (at_centre - total(slope * fixed, law.event)) + total(slope * x, law.event)
+        moved = total(slope * (mean - fixed), law.event)
         if tangent.requires_grad:
-            return score_function(log_prob, value, tangent).mean(0) + moved
-        return boxed_mean(log_prob, value, tangent) + moved
+            return score_function(parts.log_prob(x), value, tangent).mean(0) + moved
+        return boxed(law, (parts.node,), x, value, tangent) + moved

@@ -7,14 +7,12 @@ its log-probability goes through a loss. Other distributions are asked themselve
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal, OneHotCategorical
-from torch.nn.functional import softplus
+from torch.distributions import Bernoulli, Distribution, Normal
 
-from advrl.estimators.base import base_of
+from advrl.estimators.base import base_of, transformed
+from advrl.estimators.laws import law_of
 
 
 def sample_of(distribution: Distribution, n: int) -> Tensor:
@@ -22,7 +20,10 @@ def sample_of(distribution: Distribution, n: int) -> Tensor:
     base = base_of(distribution)
     if type(base) is Normal:
         with torch.no_grad():
-            return rsample_of(distribution, n)
+            if transformed():
+                return rsample_of(distribution, n)
+            x = torch.randn(n, *base.loc.shape, dtype=base.loc.dtype, device=base.loc.device)
+            return torch.addcmul(base.loc, x, base.scale, out=x)  # a fresh page of memory costs more than the sum
     if type(base) is Bernoulli:
         p = base.probs.detach()
         return torch.rand(n, *p.shape, dtype=p.dtype, device=p.device).lt_(p)
@@ -44,21 +45,10 @@ def log_prob_of(distribution: Distribution, x: Tensor) -> Tensor:
     In single precision the value of many coins with large log-odds is rounded a little more than torch's; the
     derivatives, which are all that a surrogate uses, are not.
     """
-    base = base_of(distribution)
-    if type(base) is not Normal and not isinstance(base, (Bernoulli, OneHotCategorical)):
+    found = law_of(distribution)
+    if found is None:
         return distribution.log_prob(x)
     if distribution._validate_args:
-        base._validate_sample(x)
-    event = len(distribution.event_shape)
-    if isinstance(base, Normal):
-        level = base.scale.log() + math.log(2 * math.pi) / 2
-        each = torch.sub(-level, ((base.loc - x) / base.scale).square(), alpha=0.5)
-        return each.flatten(each.dim() - event).sum(-1) if event else each
-    logits = base.logits
-    if isinstance(base, OneHotCategorical):  # impossible outcomes, of logit -inf, are not drawn, and 0 x inf is nan
-        each = x * logits.clamp(min=torch.finfo(logits.dtype).min)
-        return each.flatten(each.dim() - event).sum(-1) if event > 1 else each.sum(-1)
-    if not event:
-        return x * logits - softplus(logits)
-    batch = logits.dim() - event
-    return (x * logits).flatten(1 + batch).sum(-1) - softplus(logits).flatten(batch).sum(-1)
+        base_of(distribution)._validate_sample(x)
+    law, nodes = found
+    return law.log_prob(x, *nodes)

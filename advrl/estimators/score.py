@@ -14,7 +14,7 @@ from advrl.checks import number, same_shape
 from advrl.distributed import mean
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of, is_sequence, name_of
 from advrl.estimators.baselines import Critic, VarianceNormalised, grpo, optimal_baseline
-from advrl.estimators.boxed import boxed_mean
+from advrl.estimators.boxed import boxed_score
 from advrl.estimators.kernels import dice, leave_one_out
 from advrl.estimators.nodes import sample_scores
 from advrl.estimators.quick import log_prob_of, sample_of
@@ -86,18 +86,20 @@ class Score(Estimator):
         value = _cost_of(draw, cost, steps=True)
         if is_sequence(draw.distribution) and value.shape == draw.x.shape:
             return self._stepwise(draw, value).mean(0)
-        log_prob = log_prob_of(draw.distribution, draw.x)
         if self.advantage is not None:
             rule = self.advantage
             if isinstance(rule, VarianceNormalised):
                 rule = rule.of(draw.distribution)
             advantage = rule(value.detach(), draw.x.detach()).detach()
             same_shape(cost=value, advantage=advantage)
-            return (value + (dice(log_prob) - 1) * advantage).mean(0)
+            box = dice(log_prob_of(draw.distribution, draw.x))
+            return (value + (box - 1) * advantage).mean(0)
         if self.baseline is optimal_baseline:
-            return (dice(log_prob) * value).mean(0) - _optimal_part(draw, value.detach()).mean(0)
+            box = dice(log_prob_of(draw.distribution, draw.x))
+            return (box * value).mean(0) - _optimal_part(draw, value.detach()).mean(0)
         baseline = self.baseline_of(draw, value)
-        return boxed_mean(log_prob, value, baseline.detach() if isinstance(baseline, Tensor) else baseline)
+        fixed = baseline.detach() if isinstance(baseline, Tensor) else baseline
+        return boxed_score(draw.distribution, draw.x, value, fixed)
 
     def _stepwise(self, draw: Draw, value: Tensor) -> Tensor:
         """(n, *batch) of costs (n, *batch, T): step t answers for c_t and what follows it.

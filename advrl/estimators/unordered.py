@@ -23,8 +23,8 @@ from torch.distributions import Distribution
 
 from advrl.checks import integer
 from advrl.estimators.base import Cost, Draw, Estimator, _cost_of
+from advrl.estimators.boxed import boxed_sum
 from advrl.estimators.discrete import exponential, support_of, support_size
-from advrl.estimators.kernels import score_function
 
 LARGEST = 10  # the recursion goes over 2^n subsets
 
@@ -95,7 +95,7 @@ class UnorderedSet(Estimator):
         value = _cost_of(draw, cost)
         probs = draw.log_prob.detach().exp()
         baseline = (draw.pairs * (probs * value.detach())).sum(1)
-        return (probs * draw.ratio * score_function(draw.log_prob, value, baseline)).sum(0)
+        return boxed_sum(draw.log_prob, value, baseline, probs * draw.ratio)
 
 
 def _follow(probs: Tensor, rest: Tensor) -> Tensor:

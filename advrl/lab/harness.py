@@ -99,7 +99,7 @@ def numbers_of(estimator: Estimator, problem: Problem) -> int:
     Raises:
         ValueError: if the estimator refuses the distribution, in its own words.
     """
-    distribution = problem.distribution(problem.node.detach()[None])
+    distribution = problem.single
     estimator.check(distribution)
     entries = distribution.batch_shape.numel() * distribution.event_shape.numel()
     return max(1, estimator.evaluations_of(distribution) * entries * problem.width)
@@ -152,11 +152,12 @@ def measure(
         share: whether the ranks of a distributed run share the work; else each does all of it.
     """
     size = max(1, min(integer("replicates", replicates, 2), chunk_size(problem, chunk) // numbers))
-    template, stateful = frozen(estimator), bool(modules_of(estimator))
+    stateful = bool(modules_of(estimator))
+    template = frozen(estimator) if stateful else estimator
     ranks = world_size() if share else 1
     scalar = len(direction) == 1  # then the component is the gradient
     total: Moments | None = None
-    middle = centre @ direction[:, None]
+    middle = centre if scalar else centre @ direction[:, None]
     along: Moments | None = None
     cosines = centre.new_zeros(())
     kept: list[Tensor] = []
@@ -193,7 +194,7 @@ def measure(
         along = along if scalar else gather(along)
         cosines, spent, values = summed(torch.stack([cosines, *centre.new_tensor([seconds, seen])])).unbind()
         seconds, seen = float(spent), int(values)
-    batch = problem.distribution(problem.node.detach()[None]).batch_shape.numel()
+    batch = problem.single.batch_shape.numel()
     return Measured(
         moments=total,
         component=total if scalar else along,

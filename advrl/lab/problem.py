@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -43,6 +44,11 @@ class Problem:
     variance: Callable[[Estimator], float | None] = lambda estimator: None
     width: int = 1
     parameters: tuple[Tensor, ...] = ()
+
+    @cached_property
+    def single(self) -> Distribution:
+        """The distribution of one replicate, without a gradient."""
+        return self.distribution(self.node.detach()[None])
 
     def truth(self) -> Tensor | None:
         """(P,) the exact gradient, float64, of the node or of the parameters; ``None`` where it is not known."""
