@@ -13,7 +13,6 @@ docs/discriminator-memory.csv and, from it, docs/images/discriminator-memory.png
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from advrl import load
 from advrl.agents import Reinforce, SequenceGANTrainer
+from advrl.files import read_csv, write_csv
 from advrl.nn import CNNDiscriminator, RecurrentDiscriminator
 from advrl.plots import save_figure
 from advrl.plots.style import BLUE, INK, MUTED, style
@@ -50,12 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [
             row for kind in options.kinds.split(",") for row in learned(options.run, kind, options.updates, options.lr)
         ]
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    with open(options.out, newline="") as file:
-        draw(list(csv.DictReader(file)), options.figure)
+        write_csv(options.out, rows)
+    draw(read_csv(options.out), options.figure)
 
 
 def learned(folder: Path, kind: str, updates: int, lr: float) -> list[dict[str, object]]:
