@@ -75,7 +75,8 @@ def standardise(net: nn.Sequential, samples: Tensor) -> None:
     """Scale and shift each unit of the linear layers so that its outputs have mean 0 and standard deviation 1.
 
     Layer by layer, of samples on their way through the network; Salimans & Kingma (2016), section 3. With weights as
-    they are usually drawn, the deviations of a :func:`noisy_mlp` fall to .1 from layer to layer, beside noise of .5.
+    ``nn.Linear`` draws them, what a :func:`noisy_mlp` hears of 28 x 28 digits has deviations of .30, .11, .04 and .02
+    in its layers, beside noise of .5.
 
     Args:
         net: its linear layers have normalised weights; changed in place.
@@ -89,7 +90,7 @@ def standardise(net: nn.Sequential, samples: Tensor) -> None:
     for layer in net:
         if isinstance(layer, nn.Linear):
             deviation, mean = torch.std_mean(layer(samples), 0)
-            deviation = deviation.clamp_min(1e-4)  # of a unit that hears nothing
+            deviation = deviation.where(deviation > 1e-4, torch.ones_like(deviation))  # a unit that hears nothing
             layer.parametrizations.weight.original0.div_(deviation[:, None])  # type: ignore[union-attr]
             layer.bias.sub_(mean).div_(deviation)
         samples = layer(samples)
