@@ -91,6 +91,6 @@ def standardise(net: nn.Sequential, samples: Tensor) -> None:
         if isinstance(layer, nn.Linear):
             deviation, mean = torch.std_mean(layer(samples), 0)
             deviation = deviation.where(deviation > 1e-4, torch.ones_like(deviation))  # a unit that hears nothing
-            layer.parametrizations.weight.original0.div_(deviation[:, None])  # type: ignore[union-attr]
+            layer.parametrizations.weight.original0.div_(deviation[:, None])  # type: ignore[union-attr, operator]
             layer.bias.sub_(mean).div_(deviation)
         samples = layer(samples)
