@@ -1,5 +1,6 @@
 """Conditional models against closed forms, and their recipes in small."""
 
+import copy
 import json
 import math
 
@@ -26,6 +27,7 @@ from advrl.nn import (
     class_rows,
     noisy_mlp,
     paired,
+    standardise,
     unpaired,
 )
 from advrl.nn.beside import Beside
@@ -238,6 +240,28 @@ def test_noise_layers_are_silent_outside_training():
     assert_unbiased(layer(x)[:, None].double().square(), torch.tensor([0.25], dtype=torch.float64))
     assert torch.equal(layer.eval()(x), x)
     assert noisy_mlp(16, 3, (8, 8)).eval()(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_standardised_units_have_mean_0_and_deviation_1_in_every_layer():
+    torch.manual_seed(0)
+    net, x = noisy_mlp(16, 3, (8, 8), noise=(0.0, 0.0)), 3 + torch.randn(200, 1, 4, 4)
+    standardise(net, x)
+    seen = 0
+    for layer in net:
+        x = layer(x)
+        if isinstance(layer, nn.Linear):
+            seen += 1
+            torch.testing.assert_close(x.mean(0), torch.zeros(x.shape[1]), atol=1e-4, rtol=0)
+            torch.testing.assert_close(x.std(0), torch.ones(x.shape[1]))
+    assert seen == 3
+    norms = [p for name, p in net.named_parameters() if name.endswith("original0")]
+    assert [p.requires_grad for p in norms] == [False, False, True]  # learnt in the last layer alone
+    before, same = noisy_mlp(16, 3, (8,), noise=(0.0, 0.0)), torch.zeros(2, 16)
+    after = copy.deepcopy(before)
+    standardise(after, same)
+    torch.testing.assert_close(after[2].weight, before[2].weight)  # a deviation of 0 is no scale to divide by
+    with pytest.raises(ValueError, match="at least 2"):
+        standardise(net, torch.zeros(1, 16))
 
 
 def test_labelled_rows_are_balanced_seeded_and_of_the_training_half():

@@ -21,7 +21,7 @@ from advrl.nn.norms import ReferenceBatchNorm, Referenced, VirtualBatchNorm, wit
 from advrl.nn.points import POINT_FAMILIES, FourierFeatures, point_family
 from advrl.nn.policies import Policy
 from advrl.nn.residual import ResidualDiscriminator, ResidualGenerator, spectrally_normalised
-from advrl.nn.semisupervised import ClassDiscriminator, GaussianNoise, noisy_mlp
+from advrl.nn.semisupervised import ClassDiscriminator, GaussianNoise, noisy_mlp, standardise
 from advrl.nn.sequence_discriminators import CNNDiscriminator, RecurrentDiscriminator
 from advrl.nn.sequences import GRUPolicy, LSTMPolicy
 
@@ -70,6 +70,7 @@ __all__ = [
     "project",
     "slerp",
     "spectrally_normalised",
+    "standardise",
     "truncated_normal",
     "unpaired",
     "with_reference",

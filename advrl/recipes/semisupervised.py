@@ -14,11 +14,13 @@ from advrl.agents.checkpoint import load_checkpoint
 from advrl.agents.evaluation_conditional import SemiSupervisedEvaluator
 from advrl.checks import integer, number
 from advrl.data import ImageData
-from advrl.nn import ClassDiscriminator, noisy_mlp
+from advrl.nn import FAMILIES, ClassDiscriminator, noisy_mlp, standardise
 from advrl.recipes.config import flag
 from advrl.recipes.digits import Digits
 from advrl.recipes.images import ImageParts
 from advrl.recipes.parts import make_policy, make_trainer
+
+INITIAL = 500  # training images, without their labels, behind the discriminator's first weights
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ class DigitsSemiSupervised(Digits):
     """The generator matches the mean of what goes into the discriminator's last layer instead of its objective."""
     width: int = 500
     """Units of the hidden layers; the discriminator's second and third have half as many."""
+    norm: str = "batch"
+    """Normalisation in the generator: layer, batch (couples the samples of a batch), or by a reference batch:
+    reference, virtual (Salimans et al., 2016)."""
     batch_size: int = 100
     """Noise vectors, and real samples, per update; and labelled ones."""
-    lr_generator: float = 1e-3
+    lr_generator: float = 3e-3
     """Adam's learning rate for the generator; falls linearly over the second half of the run."""
     lr_discriminator: float = 1e-3
     """The same for the discriminator."""
@@ -66,7 +71,7 @@ class DigitsSemiSupervised(Digits):
             raise ValueError(f"--objective {self.objective} does not go with {self.name}: its discriminator has logits")
 
     def classifier(self, data: ImageData) -> ClassDiscriminator:
-        """The untrained discriminator, with the data's classes.
+        """The untrained discriminator, with the data's classes; its units are standardised on training images.
 
         Raises:
             ValueError: if the data have no labels.
@@ -75,7 +80,9 @@ class DigitsSemiSupervised(Digits):
             raise ValueError(f"--data {self.data} has no labels, and {self.name} needs some")
         channels, height, width = data.shape
         half = max(1, self.width // 2)
-        return ClassDiscriminator(noisy_mlp(channels * height * width, data.classes, (self.width, half, half)))
+        net = noisy_mlp(channels * height * width, data.classes, (self.width, half, half))
+        standardise(net, FAMILIES[self.policy].prepare(data.train[:INITIAL]))  # the rows are shuffled
+        return ClassDiscriminator(net)
 
     def game(self, device: torch.device) -> tuple[ImageData, Tensor, AdversarialTrainer]:
         """The data, its training half as the discriminator sees it, and the trainer.
