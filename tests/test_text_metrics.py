@@ -404,6 +404,9 @@ def test_a_tradeoff_is_drawn(tmp_path):
     assert 12 < axis.get_ylim()[1] < 90
     assert axis.get_xlim()[0] < 5.5
     assert path.stat().st_size > 5000
+    far = tradeoff_plot({"MLE": seeds}, floor=1.0).axes[0]  # curves from 5 to 8: a line at 1 would take half the width
+    assert far.get_xlim()[0] > 1 and far.get_xlabel().endswith("; floor 1.00")
+    assert "floor" not in far.get_legend_handles_labels()[1] and far.get_ylim()[0] > 1
 
 
 def test_a_tradeoff_that_cannot_be_drawn_says_why():

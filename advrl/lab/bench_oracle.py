@@ -141,15 +141,12 @@ def report(rows: Rows, algorithms: Sequence[str], options: Options) -> str:
 
 
 def draw(rows: Rows, algorithms: Sequence[str], path: Path) -> None:
-    """The curve of each algorithm, a thin line for each seed, and the floor, unless it is far off."""
+    """The curve of each algorithm, a thin line for each seed, and the floor."""
     from advrl.plots import tradeoff_plot
 
     sweeps = {name: list(curves(rows, name, AXES).values()) for name in algorithms}
-    floor, quality = float(rows[0]["floor"]), [float(row["nll_oracle"]) for row in rows]
-    near = min(quality) - floor < 2 * (max(quality) - min(quality))
-    title = f"Quality and diversity over temperatures; the floor of both is {floor:.2f}"
     shown = {name: found for name, found in sweeps.items() if found}
-    tradeoff_plot(shown, floor=floor if near else None, out=path, title=title)
+    tradeoff_plot(shown, floor=float(rows[0]["floor"]), out=path)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -48,8 +48,9 @@ def tradeoff_plot(
     Args:
         sweeps: name to a sweep, or to one sweep per seed, all over the same temperatures.
         points: name to (quality, diversity) of models that were not swept.
-        floor: what a perfect model has, drawn as lines: (quality, diversity), one of which may be None, or one number
-            for both. Samples better than the first, shaded, are so by lost diversity alone.
+        floor: what a perfect model has, drawn as lines, or told beside the axis if it is far off: (quality, diversity),
+            one of which may be None, or one number for both. Samples better than the first, shaded, are so by lost
+            diversity alone.
         out: file to write the figure to as well.
         quality: what the horizontal axis is.
         diversity: what the vertical axis is.
@@ -76,11 +77,11 @@ def tradeoff_plot(
             axis.plot(*place, MARKERS[index % len(MARKERS)], color=color, ms=6, mec="white", mew=0.8, label=name)
         means = [members.mean(0) for _, members in groups.values()]
         _limits(axis, means, [np.asarray(place, float) for place in others.values()])
-        _floor(axis, both)
         for index, ((temperature, _), mean) in enumerate(zip(groups.values(), means, strict=True)):
             _label(axis, temperature, mean, PALETTE[index % len(PALETTE)])
         axis.set_xlabel(f"{quality}   (← better)")
         axis.set_ylabel(f"{diversity}   (↓ better)")
+        _floor(axis, both)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
         handles, labels = axis.get_legend_handles_labels()
         columns = max(1, min(3, int(5.6 / (0.068 * max(map(len, labels)) + 0.5))))  # inches, roughly
@@ -134,13 +135,19 @@ def _label(axis: Axes, temperature: np.ndarray, curve: np.ndarray, color: str) -
 
 
 def _floor(axis: Axes, floor: tuple[float | None, float | None]) -> None:
+    """Lines, where they leave the curves two thirds of the picture; else a word."""
     quality, diversity = floor
     line: dict[str, Any] = {"color": INK, "lw": 1, "ls": (0, (4, 2)), "zorder": 1}
-    if quality is not None:
-        left = min(axis.get_xlim()[0], quality - 0.02 * abs(quality))
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    if quality is not None and left - quality <= (right - left) / 2:
+        left = min(left, quality - 0.02 * abs(quality))
         axis.set_xlim(left)
         axis.axvspan(left, quality, color="#000000", alpha=0.05, lw=0)
         axis.axvline(quality, **line, label="floor")
-    if diversity is not None:
-        axis.set_ylim(min(axis.get_ylim()[0], diversity - 0.02 * abs(diversity)))
-        axis.axhline(diversity, **line, label="floor" if quality is None else "_")
+    elif quality is not None:
+        axis.set_xlabel(f"{axis.get_xlabel()}; floor {quality:.2f}")
+    if diversity is not None and low - diversity <= (high - low) / 2:
+        axis.set_ylim(min(low, diversity - 0.02 * abs(diversity)))
+        axis.axhline(diversity, **line, label="_" if "floor" in axis.get_legend_handles_labels()[1] else "floor")
+    elif diversity is not None:
+        axis.set_ylabel(f"{axis.get_ylabel()}; floor {diversity:.2f}")
