@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path as FilePath
 
@@ -375,3 +377,17 @@ def test_bernoulli_without_independent_is_a_batch():
     problem = Problem("batch", torch.zeros(3), lambda node: Bernoulli(logits=node), lambda x: x)
     row = compare({"loo": Score(4, leave_one_out)}, problem, replicates=4000).moments[0]
     assert torch.allclose(row.mean, torch.full((3,), 0.25 / 3).double(), atol=float(6 * row.error.max()))
+
+
+def test_no_estimator_pays_for_what_torch_imports_at_the_first_gradient():
+    script = """
+import sys
+from advrl.estimators import Score
+from advrl.lab import NormalSquare, compare, harness
+
+clock, there = harness._now, []
+harness._now = lambda problem: (there.append("torch.fx.experimental.symbolic_shapes" in sys.modules), clock(problem))[1]
+compare({"score": Score(10)}, NormalSquare().on("cpu"), replicates=4)
+assert len(there) == 2 and there[0] == there[1], there
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -18,6 +18,7 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -170,6 +171,7 @@ def measure(
         return value
 
     counted = replace(problem, cost=counting)
+    _import_gradients()
     start = _now(problem)
     for index, count in _chunks(replicates, size):
         if ranks > 1 and index % ranks != rank():
@@ -244,6 +246,13 @@ def _seed(seed: int, index: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return (z ^ (z >> 31)) >> 1
+
+
+@cache
+def _import_gradients() -> None:
+    """The first gradient in a process makes torch import for a third of a second: that is no estimator's time."""
+    zero = torch.zeros((), device="cpu", requires_grad=True)
+    torch.autograd.grad(zero * 1, zero, torch.ones((), device="cpu"))
 
 
 def _now(problem: Problem) -> float:
