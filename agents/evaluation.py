@@ -67,6 +67,11 @@ class Evaluator:
         self._train_features = self._features(self._train)
         self._held_out_features = self._features(self._held_out)
 
+    @property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """All training and all held-out images (N, C, H, W) in data space, on the device."""
+        return self._train, self._held_out
+
     def evaluate(self, sample: Sample, splits: int = 10) -> Report:
         """Every figure of a sampler, with what real images score beside them; changes no generator's state.
 

@@ -418,3 +418,16 @@ def test_mnist(data_dir):
     assert isinstance(data, ImageData) and data.shape == (1, 28, 28) and data.classes == 10
     assert len(data.train) == len(data.held_out) == 2500 and data.held_out_labels is not None
     assert torch.bincount(data.held_out_labels).tolist() == [250] * 10
+
+
+def test_a_run_tells_whether_its_discriminator_knows_its_images_by_heart(tmp_path, quick):
+    path, out = tmp_path / "images.npy", tmp_path / "run"
+    np.save(path, numbered(64))
+    small = ("--width", 4, "--batch-size", 16, "--steps", 6, "--picture-every", 3, "--log-every", 3, "--device", "cpu")
+    assert run("train", "images", "--data", path, *small, "--quiet", "--out", out) == 0
+    logged, data = read_metrics(out / "metrics.csv"), open_images(path)
+    trainer = advrl.load(out, device="cpu").config.build(torch.device("cpu")).trainer
+    trainer.load_state_dict(load_checkpoint(out / "checkpoint.pt", torch.device("cpu"))["trainer"])
+    judge = trainer.discriminator.eval()
+    for name, half in (("logit_seen", data.train), ("logit_held_out", data.held_out)):
+        assert logged[name][-1] == pytest.approx(float(judge(half * 2 - 1).detach().mean()), abs=1e-6)

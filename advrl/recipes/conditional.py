@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -123,6 +124,10 @@ class PairParts(ImageParts):
     def sheet(self, policy: Any, title: str) -> Any:
         """As the configuration draws it."""
         return self.config.sheet(policy, self.shown, self.labels, title)
+
+    def remembered(self, step: int) -> Mapping[str, float]:
+        """Nothing: what judges pairs, or has codes beside, is not asked about images."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from advrl.seeding import isolated
 
 MONITOR = "frechet"
 PICTURED = 64
+JUDGED = 500  # images of each half that the discriminator is asked about on the way
 PICTURE_SEED = 1
 
 
@@ -59,7 +60,17 @@ class ImageParts:
                 sheet = self.sheet(policy, f"step {step:,}")
             save_png(sheet, folder / "samples" / f"step-{step:06d}.png")
 
-        return [quick_evaluation(self.evaluator, policy, every), Every(every, draw)]
+        return [quick_evaluation(self.evaluator, policy, every), Every(every, draw), Every(every, self.remembered)]
+
+    @torch.no_grad()
+    def remembered(self, step: int) -> Mapping[str, float]:
+        """The discriminator's mean logit of images that it learns from, and of held-out ones.
+
+        If the second is far below the first, it knows the training half by heart.
+        """
+        with isolated(PICTURE_SEED), evaluating(self.trainer.discriminator):
+            seen, unseen = (float(self.trainer.judge(half[:JUDGED]).mean()) for half in self.evaluator.halves)
+        return {"logit_seen": seen, "logit_held_out": unseen}
 
     def sheet(self, policy: Any, title: str) -> Any:
         """The picture of a run on its way: real images, samples, and the policy's mean images at the samples' z."""
