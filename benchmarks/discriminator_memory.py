@@ -21,6 +21,8 @@ from torch import Tensor
 
 from advrl import load
 from advrl.agents import Reinforce, SequenceGANTrainer
+from advrl.agents.switched import evaluating
+from advrl.checks import words
 from advrl.files import read_csv, write_csv
 from advrl.nn import CNNDiscriminator, RecurrentDiscriminator
 from advrl.plots import save_figure
@@ -47,9 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, default=DOCS / "images" / "discriminator-memory.png")
     options = parser.parse_args(arguments)
     if options.run is not None:
-        rows = [
-            row for kind in options.kinds.split(",") for row in learned(options.run, kind, options.updates, options.lr)
-        ]
+        rows = [row for kind in words(options.kinds) for row in learned(options.run, kind, options.updates, options.lr)]
         write_csv(options.out, rows)
     draw(read_csv(options.out), options.figure)
 
@@ -70,11 +70,9 @@ def learned(folder: Path, kind: str, updates: int, lr: float) -> list[dict[str, 
         trainer.step(real[torch.randint(len(real), (BATCH,))])
         if update >= FIRST and (update // FIRST).bit_count() == 1 and update % FIRST == 0:
             spent += time.process_time() - begin
-            with isolated(1), torch.no_grad():
-                discriminator.eval()
+            with isolated(1), torch.no_grad(), evaluating(discriminator):
                 fake = scores(discriminator, run.policy.sample(JUDGED))
                 found = [area(scores(discriminator, x[:JUDGED]), fake) for x in (real, unseen)]
-                discriminator.train()
             row: dict[str, object] = {"discriminator": kind, "lr": lr, "updates": update}
             row |= {
                 "rounds": f"{update * BATCH / len(real):.2f}",
@@ -109,22 +107,11 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
         for axis, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
             mine = [row for row in rows if row["discriminator"] == kind]
             at = [int(row["updates"]) for row in mine]
-            axis.plot(
-                at,
-                [float(row["seen"]) for row in mine],
-                marker="o",
-                ms=3.5,
-                color=BLUE,
-                label="sequences it learned from",
-            )
-            axis.plot(
-                at,
-                [float(row["unseen"]) for row in mine],
-                marker="o",
-                ms=3.5,
-                color=INK,
-                label="sequences it never saw",
-            )
+            for column, color, label in (
+                ("seen", BLUE, "sequences it learned from"),
+                ("unseen", INK, "sequences it never saw"),
+            ):
+                axis.plot(at, [float(row[column]) for row in mine], marker="o", ms=3.5, color=color, label=label)
             axis.axhline(0.5, color=MUTED, ls="--", lw=1, label="a coin")
             axis.set(title=kind, xscale="log", xlabel="updates", ylim=(0.4, 1.02))
         axis_ = figure.axes[0]

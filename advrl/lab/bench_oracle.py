@@ -13,20 +13,20 @@ from typing import Any
 
 from advrl.files import write_atomically, write_csv
 from advrl.lab.bench_sequences import (
-    FIRST,
     JUDGED,
     Bench,
     Rows,
     SequenceOptions,
-    at_one,
     budgets,
     by_temperature,
     cell,
     check,
     curves,
     gaps,
+    line,
     over_seeds,
     play,
+    table_lines,
 )
 from advrl.lab.published_sequences import ORACLE, ORACLE_PROTOCOL, WHICH
 
@@ -115,23 +115,11 @@ def judged(run: Any, at: Sequence[float], samples: int) -> list[dict[str, float]
 
 def report(rows: Rows, algorithms: Sequence[str], options: Options) -> str:
     """What people read: all algorithms at temperature 1, tempered likelihood, the floor, published rows, gaps."""
-    lines = [_line(HEAD), _line(["---", *["---:"] * (len(HEAD) - 1)])]
-    for algorithm in algorithms:
-        mine = at_one(rows, algorithm)
-        if mine:
-            lines.append(_line([algorithm, "1", str(len(mine)), *(cell(over_seeds(mine, name)) for name in FIGURES)]))
-        if mine and algorithm != FIRST and options.checkpoint == "best":
-            ends = [cell(over_seeds(mine, f"last_{name}")) for name in FIGURES]
-            lines.append(_line([f"{algorithm}, last step", "1", str(len(mine)), *ends]))
-    tempered = [row for row in rows if row["algorithm"] == FIRST and float(row["temperature"]) != 1.0]
-    for temperature in dict.fromkeys(row["temperature"] for row in tempered):
-        mine = [row for row in tempered if row["temperature"] == temperature]
-        cells = [cell(over_seeds(mine, name)) for name in FIGURES]
-        lines.append(_line([f"{FIRST}, tempered", f"{float(temperature):g}", str(len(mine)), *cells]))
+    lines = table_lines(rows, algorithms, HEAD, FIGURES, options.checkpoint)
     floor = cell(over_seeds(rows[:1], "floor"))
     own = [cell(over_seeds(rows[:1], f"oracle_{name}")) for name in ("ngram_entropy", "duplicates")]
-    lines.append(_line(["**floor: the oracle itself**", "1", "", floor, floor, "0", "0", *own]))
-    lines += [_line([f"*{p.method}*: {p.source}", "", "", f"{p.nll_oracle:.3f}", *[""] * 5]) for p in ORACLE]
+    lines.append(line(["**floor: the oracle itself**", "1", "", floor, floor, "0", "0", *own]))
+    lines += [line([f"*{p.method}*: {p.source}", "", "", f"{p.nll_oracle:.3f}", *[""] * 5]) for p in ORACLE]
     alarms = sorted({(row["algorithm"], name) for row in rows for name in row.get("alarms", "").split("+")
                      if name and float(row["temperature"]) == 1.0})  # fmt: skip
     told = "".join(f"ALARM  {algorithm}: {name}\n" for algorithm, name in alarms)
@@ -147,7 +135,3 @@ def draw(rows: Rows, algorithms: Sequence[str], path: Path) -> None:
     sweeps = {name: list(curves(rows, name, AXES).values()) for name in algorithms}
     shown = {name: found for name, found in sweeps.items() if found}
     tradeoff_plot(shown, floor=float(rows[0]["floor"]), out=path)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

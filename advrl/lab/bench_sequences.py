@@ -257,6 +257,35 @@ def cell(estimate: Estimate | None, digits: int = 3) -> str:
     return f"{estimate.value:.{digits}f}" + (f" ± {half:.{digits}f}" if estimate.count > 1 else "")
 
 
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def table_lines(
+    rows: Rows, algorithms: Sequence[str], head: Sequence[str], figures: Sequence[str], checkpoint: str
+) -> list[str]:
+    """The table that a report begins with: all algorithms at temperature 1, then maximum likelihood at the others.
+
+    Where best checkpoints are judged, the last step of a game stands below it. ``head`` names the algorithm, its
+    temperature, the seeds, and the figures.
+    """
+    lines = [line(head), line(["---", *["---:"] * (len(head) - 1)])]
+    shown = [(algorithm, 1.0) for algorithm in algorithms]
+    shown += [(FIRST, t) for t in dict.fromkeys(float(row["temperature"]) for row in rows) if t != 1.0]
+    for algorithm, temperature in shown:
+        mine = [row for row in rows if row["algorithm"] == algorithm and float(row["temperature"]) == temperature]
+        if not mine:
+            continue
+        cells = [f"{temperature:g}", str(len(mine))]
+        name = algorithm if temperature == 1.0 else f"{algorithm}, tempered"
+        lines.append(line([name, *cells, *(cell(over_seeds(mine, figure)) for figure in figures)]))
+        if algorithm != FIRST and checkpoint == "best":
+            ends = [cell(over_seeds(mine, f"last_{figure}")) for figure in figures]
+            lines.append(line([f"{algorithm}, last step", *cells, *ends]))
+    return lines
+
+
 def curves(rows: Rows, algorithm: str, axes: tuple[str, str]) -> dict[str, Tradeoff]:
     """The sweep of each seed."""
     found = {}

@@ -16,19 +16,18 @@ from torch import Tensor
 from advrl.data import make_corpus, read_lines
 from advrl.files import read_csv, write_atomically, write_csv
 from advrl.lab.bench_sequences import (
-    FIRST,
     JUDGED,
     Bench,
     Rows,
     SequenceOptions,
     budgets,
     by_temperature,
-    cell,
     check,
     curves,
     gaps,
-    over_seeds,
+    line,
     play,
+    table_lines,
 )
 from advrl.lab.published_sequences import TEXT, TEXT_PROTOCOL
 from advrl.metrics import duplicates, self_bleu, sentence_bleu
@@ -167,23 +166,11 @@ class Judge:
 def report(rows: Rows, real: dict[str, float], algorithms: Sequence[str], options: Options) -> str:
     """What people read: all algorithms, tempered likelihood, real text, published rows, gaps, budgets."""
     head = ["", "T", "seeds", *FIGURES]
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
-    shown = [(algorithm, 1.0) for algorithm in algorithms]
-    shown += [(FIRST, t) for t in dict.fromkeys(float(row["temperature"]) for row in rows) if t != 1.0]
-    for algorithm, temperature in shown:
-        mine = [row for row in rows if row["algorithm"] == algorithm and float(row["temperature"]) == temperature]
-        if mine:
-            name = algorithm if temperature == 1.0 else f"{algorithm}, tempered"
-            lines.append(
-                _line([name, f"{temperature:g}", str(len(mine)), *(cell(over_seeds(mine, f)) for f in FIGURES)])
-            )
-        if mine and algorithm != FIRST and options.checkpoint == "best":
-            ends = [cell(over_seeds(mine, f"last_{f}")) for f in FIGURES]
-            lines.append(_line([f"{algorithm}, last step", "1", str(len(mine)), *ends]))
-    lines.append(_line(["**real text**", "", "", *(f"{real[f]:.3f}" if f in real else "" for f in FIGURES)]))
+    lines = table_lines(rows, algorithms, head, FIGURES, options.checkpoint)
+    lines.append(line(["**real text**", "", "", *(f"{real[f]:.3f}" if f in real else "" for f in FIGURES)]))
     for p in TEXT:
         numbers = [f"{value:.3f}" for value in (*p.bleu, *p.self_bleu)]
-        lines.append(_line([f"*{p.method}*: {p.source}", "", "", "", "", "", "", *numbers, ""]))
+        lines.append(line([f"*{p.method}*: {p.source}", "", "", "", "", "", "", *numbers, ""]))
     against = "the corpus' test part" if options.test is None else f"all lines of {options.test.name}"
     how = (
         f"ours          {options.samples:,} sentences of each run against {against}; real text: {options.samples:,} "
@@ -205,7 +192,3 @@ def draw(rows: Rows, real: dict[str, float], algorithms: Sequence[str], path: Pa
     shown = {n: s for n, s in sweeps.items() if s}
     tradeoff_plot(shown, floor=floor, out=path, quality=quality, diversity=diversity,
                   title="Quality and diversity of text over temperatures; dashed: real text")  # fmt: skip
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
