@@ -33,6 +33,8 @@ class Sample:
     """Walk from one z to another, n times: along great circles, and straight."""
     arithmetic: str | None = None
     """Draw around a sum of classes, as '7-1+4': of mean noises, by class of the samples."""
+    label: int | None = None
+    """Of a conditional run: draw this class alone, counted from 0."""
     truncation: float | None = None
     """Keep the normal noise within this many standard deviations: better samples, less various."""
     prompt: str = ""
@@ -102,14 +104,15 @@ def sample(options: Sample) -> int:
     import numpy as np
 
     from advrl.checks import integer
+    from advrl.plots import image_grid, save_png
     from advrl.recipes import load
 
     integer("-n", options.n)
-    ways = (options.interpolate, options.arithmetic is not None, options.truncation is not None)
+    ways = (options.interpolate, *(x is not None for x in (options.arithmetic, options.truncation, options.label)))
     if sum(ways) > 1:
-        raise ValueError("--interpolate, --arithmetic and --truncation are three ways of drawing: give one")
+        raise ValueError("--interpolate, --arithmetic, --truncation and --label are ways of drawing: give one")
     run = load(options.run, device=options.device, checkpoint=options.checkpoint)
-    if hasattr(run.config, "lines"):
+    if hasattr(run.config, "lines") and options.label is None:
         return _write_text(run, options)
     if options.prompt or options.temperature != 1.0:
         raise ValueError("--prompt and --temperature are for runs that write text")
@@ -121,8 +124,11 @@ def sample(options: Sample) -> int:
 
         samples = truncate(run, options.truncation, options.n, seed=options.seed).cpu()
     else:
-        samples = run.sample(options.n, seed=options.seed).cpu()
-    run.config.save_picture(samples, path)
+        samples = run.sample(options.n, seed=options.seed, label=options.label).cpu()
+    if options.label is None:
+        run.config.save_picture(samples, path)
+    else:  # not a row for each class
+        save_png(image_grid(samples.clamp(-1, 1)), path)
     np.save(path.with_suffix(".npy"), samples.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
     print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  {samples.numpy().dtype} {tuple(samples.shape)}")

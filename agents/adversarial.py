@@ -33,8 +33,9 @@ class AdversarialTrainer(Parts):
     """Alternates discriminator and generator steps; any estimator, any objective.
 
     Args:
-        generator: a policy with ``distribution(z)`` (and optionally ``decode(x)``, from its values to what the
-            discriminator sees, and ``noise(n)``), or any module z -> sample, which is taken as implicit.
+        generator: a policy with ``distribution(z)`` (and optionally ``noise(n)``, ``decode(x)``, from its values to
+            samples, and ``pair(samples, z)``, to what the discriminator sees of them), or any module z -> sample, which
+            is taken as implicit.
         discriminator: maps samples (B, *event) to logits (B,) or (B, 1); high means real. One that judges g samples
             together (packing, minibatch features) pays a score-function estimator per g samples, drawn as one.
         estimator: of the policy's gradient; what fits the policy (``path`` or ``loo``) if ``None``.
@@ -115,7 +116,8 @@ class AdversarialTrainer(Parts):
         self.steps = 0
         self._twins: dict[nn.Module, nn.Module] = {}
         with torch.no_grad():
-            probe = self.distribution(torch.zeros_like(self.noise(2)))  # like: the shapes, without a random number more
+            blank = torch.zeros_like(self.noise(2))  # like: the shapes, without a random number more
+            probe = self.distribution(blank)
         if estimator is None:
             estimator = make_estimator(fitting(probe)) if game.advantage is None else Score(8, advantage=game.advantage)
         if game.advantage is not None and getattr(estimator, "advantage", None) is not game.advantage:
@@ -143,7 +145,7 @@ class AdversarialTrainer(Parts):
         self.pack = packs_of(self.estimator, None if any(s.couples for s in stabilisers) else self.together)
         for stabiliser in stabilisers:
             with torch.no_grad():
-                stabiliser.attach(self, self.decode(probe.mean))
+                stabiliser.attach(self, self.decode(probe.mean, blank))
         self._matching = next((s for s in stabilisers if s.matches), None)
 
     @property
@@ -173,10 +175,12 @@ class AdversarialTrainer(Parts):
         sample = generator(z)
         return Implicit(sample, sample.dim() - 1)
 
-    def decode(self, x: Tensor) -> Tensor:
-        """What the discriminator sees of values x (*, *event) of the distribution."""
-        decoded: Tensor = self.generator.decode(x) if hasattr(self.generator, "decode") else x  # type: ignore[operator]
-        return decoded
+    def decode(self, x: Tensor, z: Tensor) -> Tensor:
+        """What the discriminator sees of values x (*, B, *event) of the distribution given z (B, latent)."""
+        generator: Any = self.generator
+        decoded: Tensor = generator.decode(x) if hasattr(generator, "decode") else x
+        seen: Tensor = generator.pair(decoded, z) if hasattr(generator, "pair") else decoded
+        return seen
 
     def step(self, batch: Tensor, z: Tensor | None = None) -> dict[str, Tensor]:
         """One step of the game.
@@ -199,14 +203,15 @@ class AdversarialTrainer(Parts):
         metrics: dict[str, Tensor] = {}
 
         for i, real in enumerate(reals):
+            given = next(noise)
             with torch.set_grad_enabled(i == self.discriminator_steps - 1):
-                draw = self.draw(next(noise))
-            metrics |= self._discriminator_step(real, draw)
+                draw = self.draw(given)
+            metrics |= self._discriminator_step(real, draw, given)
 
         with frozen(self.d_opt):  # its weight gradients are not needed in the generator's step
-            metrics |= self._generator_step(real, draw)
-            for _ in range(self.generator_steps - 1):
-                metrics |= self._generator_step(real, self.draw(next(noise)))
+            metrics |= self._generator_step(real, draw, given)
+            for given in noise:
+                metrics |= self._generator_step(real, self.draw(given), given)
 
         self.steps += 1
         self._update_average()
@@ -219,9 +224,9 @@ class AdversarialTrainer(Parts):
         distribution = self.distribution(z)
         return self.estimator.draw(distribution if self.pack == 1 else Packs(distribution, self.pack))
 
-    def _discriminator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+    def _discriminator_step(self, real: Tensor, draw: Draw, z: Tensor) -> dict[str, Tensor]:
         forget(self.d_opt)
-        fake = self.decode(unpacked(draw.x.detach(), self.pack)[0])  # one sample per z: as many fakes as reals
+        fake = self.decode(unpacked(draw.x.detach(), self.pack)[0], z)  # one sample per z: as many fakes as reals
         for stabiliser in self.stabilisers:
             fake = stabiliser.fakes(fake)
         if self.separate_batches:
@@ -246,12 +251,12 @@ class AdversarialTrainer(Parts):
             metrics |= self.controller.update(real_logits, fake_logits)
         return metrics
 
-    def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+    def _generator_step(self, real: Tensor, draw: Draw, z: Tensor) -> dict[str, Tensor]:
         forget(self.g_opt)
         real_logits = self.logits(real) if self.objective.needs_real else None
 
         def cost(x: Tensor) -> Tensor:
-            fake = self.decode(unpacked(x, self.pack)).flatten(0, 1)
+            fake = self.decode(unpacked(x, self.pack), z).flatten(0, 1)
             if self._matching is not None:
                 return self._matching.cost(fake, real).expand(x.shape[:2])
             value = self.objective.cost(self.logits(fake).unflatten(0, (len(x), -1)), real_logits)

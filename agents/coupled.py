@@ -50,8 +50,8 @@ class CoupledTrainer(AdversarialTrainer):
         if world_size() > 1:
             raise ValueError(f"{objective.name} couples the samples of a batch: train it with one process")
 
-    def _discriminator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
-        fake = self.decode(draw.x.detach()[0])
+    def _discriminator_step(self, real: Tensor, draw: Draw, z: Tensor) -> dict[str, Tensor]:
+        fake = self.decode(draw.x.detach()[0], z)
         real_out, fake_out = self.logits(real), self.logits(fake)
         loss = game_loss = self.coupled.d_loss(real_out, fake_out)
         metrics = {"d_loss": game_loss.detach()}
@@ -65,12 +65,12 @@ class CoupledTrainer(AdversarialTrainer):
         update(self.d_opt, loss)
         return metrics
 
-    def _generator_step(self, real: Tensor, draw: Draw) -> dict[str, Tensor]:
+    def _generator_step(self, real: Tensor, draw: Draw, z: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             real_out = self.logits(real)
 
         def cost(x: Tensor) -> Tensor:
-            together: Tensor = self.coupled.g_loss(self.logits(self.decode(x).flatten(0, 1)), real_out)
+            together: Tensor = self.coupled.g_loss(self.logits(self.decode(x, z).flatten(0, 1)), real_out)
             return together.expand(x.shape[:2])  # the mean over the samples is then the loss itself
 
         loss = self.estimator.surrogate(draw, cost).mean()

@@ -259,7 +259,7 @@ class Sample:
         seen: list[Tensor] = []
 
         def logits(values: Tensor) -> Tensor:
-            found = trainer.logits(trainer.decode(values).flatten(0, 1)).unflatten(0, values.shape[:2])
+            found = trainer.logits(trainer.decode(values, self.z).flatten(0, 1)).unflatten(0, values.shape[:2])
             if values is draw.x:
                 seen.append(found)
             return found
@@ -293,7 +293,7 @@ class Sample:
         if first:
             self.metrics |= told_of_logits(trainer.objective, loss, real_logits, fake_logits)
         if self.penalised:
-            fake = trainer.decode(draw.x.detach()[0])
+            fake = trainer.decode(draw.x.detach()[0], self.z)
             for weight, penalty in trainer.penalties:
                 value = penalty(trainer._exact_logits, self.real, fake).mean()
                 loss = loss + weight * self.penalised * value

@@ -95,6 +95,8 @@ PUBLISHED = ("colour", "shift", "cutout")  # by Zhao et al. together
 class Augmentation(Stabiliser):
     """Shows the discriminator transformed images only. Costs the transformations, of each image that it sees.
 
+    What stands beside an image (a policy with ``sides``, :class:`advrl.nn.ConditionalPolicy`) stays as it is.
+
     Args:
         kinds: of ``colour``, ``shift``, ``affine`` and ``cutout``.
 
@@ -111,6 +113,7 @@ class Augmentation(Stabiliser):
         for kind in kinds:
             choice("augmentation", kind, AUGMENTATIONS)
         self.kinds = [kind for kind in AUGMENTATIONS if kind in kinds]
+        self.sides = 0
 
     def attach(self, trainer: AdversarialTrainer, sample: Tensor) -> None:
         """See that they are images."""
@@ -118,9 +121,11 @@ class Augmentation(Stabiliser):
             raise ValueError(
                 f"augmentation needs images (channels, height, width), got samples {tuple(sample.shape[1:])}"
             )
+        self.sides = int(getattr(trainer.generator, "sides", 0))
 
     def show(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), transformed."""
+        """(B, C, H, W), transformed; of pairs (B, C + K, H, W), the C."""
+        images, beside = x.split([x.shape[1] - self.sides, self.sides], 1)
         for kind in self.kinds:
-            x = AUGMENTATIONS[kind](x)
-        return x
+            images = AUGMENTATIONS[kind](images)
+        return torch.cat([images, beside], 1) if self.sides else images

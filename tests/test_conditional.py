@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 from torch.nn.functional import cross_entropy, softplus
 
-from advrl.agents import AdversarialTrainer, Guessing, Labelled, evaluation
+from advrl.agents import AdversarialTrainer, Augmentation, Guessing, Labelled, evaluation
 from advrl.agents.evaluation_conditional import ConditionalEvaluator, held_out_error
 from advrl.cli import main
 from advrl.data import ImageData, digits
-from advrl.estimators import Path, Score, leave_one_out
+from advrl.estimators import Path, Score, leave_one_out, make_estimator
 from advrl.nn import (
     FAMILIES,
     MLP,
@@ -30,10 +30,9 @@ from advrl.nn import (
     standardise,
     unpaired,
 )
-from advrl.nn.beside import Beside
 from advrl.objectives import class_logit, labelled_loss, non_saturating, r1
 from advrl.recipes import DigitsConditional, DigitsInfoGAN, DigitsSemiSupervised, load
-from advrl.recipes.conditional import rows_by_class
+from advrl.recipes.pairs import rows_by_class
 from advrl.recipes.semisupervised import labelled_rows
 from tests.statistics import assert_unbiased
 
@@ -64,10 +63,10 @@ def test_pairs_hold_the_image_and_what_was_asked_for(family, device):
     pi = policy(family, codes=2).to(device)
     z = pi.noise(7)
     x = pi.distribution(z).sample((2,))
-    pairs = pi.decode(x)
+    pairs = pi.pair(pi.decode(x), z)
     assert pairs.shape == (2, 7, 1 + 5, 4, 4)
     images, side = unpaired(pairs[0], pi.sides)
-    assert torch.equal(side, z[:, 5:]) and torch.equal(images, pi.images(x)[0])
+    assert torch.equal(side, z[:, 5:]) and torch.equal(images, pi.decode(x)[0])
     assert torch.equal(paired(images, side), pairs[0])
     assert pi.sample(7).shape == (7, 1, 4, 4) and pi.mean(z).shape == (7, 1, 4, 4)
 
@@ -86,13 +85,48 @@ def test_noise_draws_every_class_equally_often():
     assert draws[:, 3].abs().max() <= 1
 
 
-def test_the_density_of_a_pair_is_that_of_what_is_drawn():
-    base = Independent(Normal(torch.arange(6.0).reshape(2, 3), 2.0), 1)
-    pair = Beside(base, torch.eye(2))
-    x = pair.sample((4,))
-    assert x.shape == (4, 2, 5) and torch.equal(x[..., 3:], torch.eye(2).expand(4, 2, 2))
-    torch.testing.assert_close(pair.log_prob(x), base.log_prob(x[..., :3]))
-    torch.testing.assert_close(pair.mean[:, :3], base.mean)
+def test_classes_are_drawn_by_their_shares():
+    shares = torch.tensor([0.7, 0.1, 0.2])
+    drawing = ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=shares)
+    torch.manual_seed(0)
+    counts = drawing.noise(10_000)[:, 5:].sum(0)
+    deviation = (10_000 * shares * (1 - shares)).sqrt()
+    assert ((counts - 10_000 * shares).abs() < 4.5 * deviation).all()
+    assert drawing.fresh(100)[:, 5].sum() > 50  # and so are those of samples, not in turn
+    assert torch.equal(drawing.state_dict()["shares"], shares)
+    for wrong in (torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.6, -0.1])):
+        with pytest.raises(ValueError, match="3 probabilities"):
+            ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=wrong)
+
+
+def test_augmentation_leaves_what_stands_beside_an_image():
+    trainer = AdversarialTrainer(
+        policy(), discriminators()["projection"], stabilisers=[Augmentation(["colour", "shift", "affine", "cutout"])]
+    )
+    side = class_rows(torch.tensor([0, 2, 1]), 3)
+    images = torch.rand(3, 1, 4, 4) - 0.5
+    shown = trainer.shown(paired(images, side))
+    assert torch.equal(shown[:, 1:], paired(images, side)[:, 1:]) and not torch.equal(shown[:, :1], images)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("implicit", "path"), ("gaussian", "antithetic"), ("binomial", "st"), ("bernoulli", "arm"), ("bernoulli", "rebar"),
+     ("categorical", "gumbel"), ("bernoulli", "loo")],
+)  # fmt: skip
+def test_every_estimator_pays_for_pairs(family, name):
+    """The cost is that of the samples with the classes that they were asked for, and it has a gradient."""
+    torch.manual_seed(0)
+    pi, net = policy(family), discriminators()["projection"]
+    trainer = AdversarialTrainer(pi, net, estimator=make_estimator(name), ema=0.0, lr_generator=0.0)
+    z, real = pi.noise(6), paired(torch.randn(6, *SHAPE), class_rows(torch.arange(6) % 3, 3))
+    draw = trainer.draw(z)
+    told = trainer._generator_step(real, draw, z)
+    fake = pi.pair(pi.decode(draw.x), z).flatten(0, 1)
+    assert torch.equal(fake[:6, 1:, 0, 0], z[:, 5:])
+    if name != "rebar":  # whose value has a control variate in it
+        torch.testing.assert_close(told["g_cost"], softplus(-net(fake)).mean())
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in pi.parameters())
 
 
 @pytest.mark.parametrize("kind", ["concat", "projection", "auxiliary"])
@@ -176,9 +210,10 @@ def test_a_charge_is_paid_per_sample_so_that_the_score_function_is_right():
         pi, net, estimator=Score(4, leave_one_out), stabilisers=[Guessing(0.7, real=True)], ema=0.0, lr_generator=0.0
     )
     real = paired(torch.randn(6, *SHAPE).sign(), class_rows(torch.arange(6) % 3, 3))
-    draw = trainer.draw(pi.noise(6))
-    told = trainer._generator_step(real, draw)
-    fake = pi.decode(draw.x).flatten(0, 1)
+    z = pi.noise(6)
+    draw = trainer.draw(z)
+    told = trainer._generator_step(real, draw, z)
+    fake = pi.pair(pi.decode(draw.x), z).flatten(0, 1)
     expected = 0.7 * net.surprise(fake)[0].mean() + math.log(2)
     torch.testing.assert_close(told["g_cost"], expected)
 
@@ -189,7 +224,8 @@ def test_a_lesson_is_added_to_the_discriminator_s_loss():
     trainer = AdversarialTrainer(pi, net, estimator=Path(), stabilisers=[Guessing(0.5)], lr_discriminator=0.0)
     real = paired(torch.randn(6, *SHAPE), torch.cat([class_rows(torch.arange(6) % 3, 3), torch.zeros(6, 1)], 1))
     metrics: dict = {}
-    fake = pi.decode(pi.distribution(pi.noise(6)).sample())
+    z = pi.noise(6)
+    fake = pi.pair(pi.decode(pi.distribution(z).sample()), z)
     loss = trainer.stabilisers[0].lesson(real, fake, metrics)
     parts = [s.mean() for pairs in (fake, real) for s in net.surprise(pairs)]
     torch.testing.assert_close(loss, 0.5 * sum(parts))
@@ -307,7 +343,6 @@ MISSPELT = DigitsConditional(conditioning="projecton")  # type: ignore[arg-type]
         (lambda: paired(torch.zeros(2, 1, 4, 4), torch.zeros(3, 2)), "need images"),
         (lambda: unpaired(torch.zeros(2, 3, 4, 4), 3), "numbers beside"),
         (lambda: class_rows(torch.tensor([0, 4]), 3), "classes=5 or more"),
-        (lambda: Beside(Normal(torch.zeros(3), 1.0), torch.zeros(2, 2)), "side must be"),
         (lambda: DigitsConditional(packing=2).validate(), "--packing does not go with digits-conditional"),
         (MISSPELT.validate, "did you mean 'projection'"),
         (lambda: DigitsInfoGAN(augment="shift").validate(), "--augment does not go"),
@@ -342,7 +377,12 @@ SMALL = ["--steps", "4", "--log-every", "2", "--picture-every", "4", "--width", 
         ("digits-conditional", [], "class_accuracy"),
         ("digits-conditional", ["--conditioning", "concat", "--policy", "implicit"], "class_accuracy"),
         ("digits-conditional", ["--conditioning", "auxiliary"], "class_accuracy"),
-        ("digits-infogan", [], "code_accuracy"),
+        (
+            "digits-conditional",
+            ["--estimator", "st", "--probe-gradients", "loo,st", "--probe-every", "2"],
+            "class_accuracy",
+        ),
+        ("digits-infogan", ["--policy", "implicit", "--probe-spectrum", "--probe-every", "4"], "code_accuracy"),
         ("digits-semisupervised", [], "test_error"),
     ],
 )

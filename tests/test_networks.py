@@ -33,6 +33,15 @@ def test_dcgan_initial_weights_are_n_0_002():
     assert abs(weights.std() / 0.02 - 1) < 5 / (2 * n) ** 0.5
 
 
+def test_convolutions_and_their_maps_have_channels_last():
+    g, d = DCGANGenerator(5, 3, 16, 4), DCGANDiscriminator(3, 16, 4)
+    maps = d.net[:2](g(torch.randn(2, 5)))
+    assert maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    trunk = d.eval().trunk()
+    features = trunk(torch.randn(2, 3, 16, 16))
+    assert features.shape == (2, d.features)
+
+
 def test_a_discriminator_without_batch_norm_judges_each_sample_alone():
     torch.manual_seed(0)
     d = DCGANDiscriminator(1, 8, 4, batch_norm=False)

@@ -82,7 +82,7 @@ def expected_gradient(pack: int | None = None) -> Tensor:
         samples = trainer.distribution(z)
         probability = samples.log_prob(x).sum().exp().detach()
         draw = Draw(x.unflatten(1, (1, 2)), Packs(samples, 2)) if trainer.pack == 2 else Draw(x, samples)
-        trainer._generator_step(z, draw)
+        trainer._generator_step(z, draw, z)
         assert coins.theta.grad is not None
         total += probability * coins.theta.grad
     return total

@@ -34,6 +34,8 @@ class PictureBatches(Stream):
         seed: of the order.
         device: where batches are wanted; to a GPU they go through pinned memory.
         workers: processes that decode; 0 decodes in this one.
+        pair: from a prepared batch (B, C, S, S) and the numbers (B,) of its pictures to what is trained on, by default
+            the batch itself.
 
     Raises:
         ValueError, TypeError: if there are no rows, or for numbers out of range; when drawing, a PictureError names a
@@ -49,26 +51,29 @@ class PictureBatches(Stream):
         seed: int = 0,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        pair: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         if len(rows) == 0:
             raise ValueError("batches need at least one picture")
-        self.pictures, self.prepare, self.device = pictures, prepare, torch.device(device)
+        self.pictures, self.prepare, self.device, self.pair = pictures, prepare, torch.device(device), pair
         self.rows = rows.numpy()
         self.batch_size = integer("batch_size", batch_size)
         self.seed = integer("seed", seed, minimum=0)
         self.workers = integer("workers", workers, minimum=0)
         self.drawn = 0
         self._batches: Iterator[Tensor | str] | None = None
+        self._rows: Iterator[list[int]] = iter(())  # of the same batches
 
     def __next__(self) -> Tensor:
         """The next batch, (batch_size, *event), on the device."""
         if self._batches is None:  # not before: load_state_dict says where to begin
-            self._batches = iter(self._loader())
-        batch = next(self._batches)
+            self._batches, self._rows = iter(self._loader()), iter(self._order())
+        batch, rows = next(self._batches), next(self._rows)
         if isinstance(batch, str):
             raise PictureError(batch)
         self.drawn += 1
-        return self.prepare(batch.to(self.device, non_blocking=True).to(torch.float32).div_(255))
+        images = self.prepare(batch.to(self.device, non_blocking=True).to(torch.float32).div_(255))
+        return images if self.pair is None else self.pair(images, torch.tensor(rows, device=self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next batch depends on."""
@@ -86,15 +91,17 @@ class PictureBatches(Stream):
                 raise ValueError(f"the run was made with {name} = {state.get(name)}, there are {now[name]} now")
         self.seed, self.drawn, self._batches = state["seed"], state["drawn"], None
 
+    def _order(self) -> _Order:
+        return _Order(self.rows, self.batch_size, self.seed, self.drawn)
+
     def _loader(self) -> DataLoader[Any]:
         """A loader whose samples are whole batches, from the one that comes next.
 
         Its own seed comes from a generator that nothing else draws from.
         """
-        order = _Order(self.rows, self.batch_size, self.seed, self.drawn)
         return DataLoader(
             _Reader(self.pictures),
-            sampler=order,
+            sampler=self._order(),
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",

@@ -141,10 +141,10 @@ class GradientProbe:
             real = trainer.logits(self.real) if trainer.objective.needs_real else None
 
         def cost(x: Tensor) -> Tensor:  # (n, R * B, *event)
-            logits = trainer.logits(policy.decode(x).flatten(0, 1)).unflatten(0, x.shape[:2])
-            value: Tensor = trainer.objective.cost(
-                logits, None if real is None else real.repeat(x.shape[1] // len(real))
-            )
+            replicates = x.shape[1] // len(self.z)
+            seen = trainer.decode(x, self.z.repeat(replicates, 1))
+            logits = trainer.logits(seen.flatten(0, 1)).unflatten(0, x.shape[:2])
+            value: Tensor = trainer.objective.cost(logits, None if real is None else real.repeat(replicates))
             return value
 
         return Problem("probe", node, lambda nodes: policy.family.distribution(nodes.flatten(0, 1)), cost, width=4)

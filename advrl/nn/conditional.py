@@ -17,10 +17,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 from torch.nn.functional import cross_entropy, one_hot
 
 from advrl.checks import integer
-from advrl.nn.beside import Beside
 from advrl.nn.families import Family
 from advrl.nn.policies import Policy
 
@@ -72,20 +72,34 @@ class ConditionalPolicy(Policy):
     z and y together are the policy's noise, (B, latent + classes + codes), so that a trainer need not know.
 
     Args:
-        net: maps (B, latent + classes + codes) to (B, family.numbers * C, H, W); has ``out_shape``, as MLP and the
-            DCGAN generator do.
+        net: maps (B, latent + classes + codes) to (B, family.numbers * C, H, W).
         family: what those numbers mean.
         latent: dimension of z ~ N(0, 1).
-        classes: of y, drawn equally often.
+        classes: of y.
         codes: continuous numbers of y, uniform in [-1, 1].
+        shares: (classes,) how often each class is drawn; ``sample`` then draws them too. By default equally often, and
+            ``sample`` takes them in turn.
+
+    Raises:
+        ValueError: if ``shares`` are no probabilities of so many classes.
     """
 
-    def __init__(self, net: nn.Module, family: Family, latent: int, classes: int, codes: int = 0) -> None:
+    shares: Tensor | None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        family: Family,
+        latent: int,
+        classes: int,
+        codes: int = 0,
+        shares: Tensor | None = None,
+    ) -> None:
         super().__init__(net, family, latent)
         self.classes, self.codes = integer("classes", classes, 2), integer("codes", codes, 0)
-        with torch.no_grad():
-            numbers = next(net.parameters()).new_zeros(1, *net.out_shape)  # type: ignore[misc]
-            self.event = family.distribution(numbers).event_shape
+        if shares is not None and (shares.shape != (classes,) or not constraints.simplex.check(shares)):
+            raise ValueError(f"shares must be {classes} probabilities, got {shares.tolist()}")
+        self.register_buffer("shares", shares)
 
     @property
     def sides(self) -> int:
@@ -93,9 +107,11 @@ class ConditionalPolicy(Policy):
         return self.classes + self.codes
 
     def noise(self, n: int) -> Tensor:
-        """(n, latent + K): z normal, classes and codes uniform."""
+        """(n, latent + K): z normal, classes by their shares, codes uniform."""
         z = super().noise(n)
-        return self.ask(torch.randint(self.classes, (n,), device=z.device), z)
+        if self.shares is None:
+            return self.ask(torch.randint(self.classes, (n,), device=z.device), z)
+        return self.ask(torch.multinomial(self.shares, n, replacement=True), z)
 
     def ask(self, labels: Tensor, z: Tensor | None = None, codes: Tensor | None = None) -> Tensor:
         """(n, latent + K) noise for samples of the classes ``labels`` (n,).
@@ -111,33 +127,23 @@ class ConditionalPolicy(Policy):
             parts.append(z.new_empty(len(z), self.codes).uniform_(-1, 1) if codes is None else codes)
         return torch.cat(parts, 1)
 
-    def distribution(self, z: Tensor) -> Beside:
-        """Of pairs given z (B, latent + K)."""
-        return Beside(super().distribution(z), z[:, self.latent :])
-
-    def images(self, x: Tensor) -> Tensor:
-        """The images (*, C, H, W) in values (*, numel + K) of the distribution."""
-        return self.family.decode(x[..., : x.shape[-1] - self.sides].unflatten(-1, self.event))
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Values (*, numel + K) as pairs (*, C + K, H, W): what the discriminator sees."""
-        images, side = self.images(x), x[..., x.shape[-1] - self.sides :]
-        planes = side[..., None, None].expand(*side.shape, *images.shape[-2:])
-        return torch.cat([images, planes], -3)
+    def pair(self, images: Tensor, z: Tensor) -> Tensor:
+        """Images (*, B, C, H, W) drawn given z (B, latent + K), as the discriminator sees them: (*, B, C + K, H, W)."""
+        side = z[:, self.latent :, None, None].expand(*images.shape[:-3], -1, *images.shape[-2:])
+        return torch.cat([images, side], -3)
 
     @torch.no_grad()
     def sample(self, n: int, z: Tensor | None = None) -> Tensor:
-        """``n`` images (n, C, H, W) from ``z`` (n, latent + K), or fresh ones, of classes 0, 1, 2, ... in turn."""
-        return self.images(self.distribution(self.in_turn(n) if z is None else z).sample())
+        """``n`` images (n, C, H, W) from ``z`` (n, latent + K), by default from :meth:`fresh` noise."""
+        return super().sample(n, self.fresh(n) if z is None else z)
+
+    def fresh(self, n: int) -> Tensor:
+        """Noise (n, latent + K) of what is sampled: the classes 0, 1, 2, ... in turn, or drawn by their shares."""
+        return self.in_turn(n) if self.shares is None else self.noise(n)
 
     def in_turn(self, n: int) -> Tensor:
         """Fresh noise (n, latent + K) that asks for the classes in turn: row i for class i mod classes."""
         return self.ask(torch.arange(n, device=next(self.parameters()).device) % self.classes)
-
-    @torch.no_grad()
-    def mean(self, z: Tensor) -> Tensor:
-        """The mean image given z (B, latent + K), (B, C, H, W)."""
-        return self.images(self.distribution(z).mean)
 
 
 class ConcatDiscriminator(nn.Module):

@@ -122,6 +122,9 @@ class DCGANDiscriminator(nn.Module):
         width: channels of the first hidden map; each map after it has twice as many.
         batch_norm: off for gradient penalties, which are meant per sample.
 
+    Attributes:
+        features: F, how many numbers the last layer sees.
+
     Raises:
         ValueError, TypeError: for another size, numbers below 1, or, when called, images of another shape.
     """
@@ -137,6 +140,7 @@ class DCGANDiscriminator(nn.Module):
             layers += [nn.LeakyReLU(0.2)]
             width *= 2
         self.net = nn.Sequential(*layers, nn.Conv2d(width, 1, sides[-1]), nn.Flatten(0))
+        self.features = width * sides[-1] ** 2
         self.in_shape, self.out_shape = torch.Size([channels, size, size]), torch.Size([])
         self.apply(_initialise)
 
@@ -145,6 +149,10 @@ class DCGANDiscriminator(nn.Module):
         _check(x, self.in_shape)  # larger images would give several logits each, and nobody would notice
         logits: Tensor = self.net(x)
         return logits
+
+    def trunk(self) -> nn.Sequential:
+        """The layers before the last: (B, channels, size, size) to features (B, F)."""
+        return nn.Sequential(*list(self.net)[:-2], nn.Flatten())
 
 
 def _shape(name: str, shape: int | Sequence[int]) -> torch.Size:
@@ -175,6 +183,8 @@ def _kernel(side: int) -> int:
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
+        weight = module.weight.detach().contiguous(memory_format=torch.channels_last)  # maps take after it: quicker
+        module.weight = nn.Parameter(weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):

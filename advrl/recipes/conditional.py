@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -25,15 +24,11 @@ from advrl.nn import (
     paired,
 )
 from advrl.plots import image_grid, sample_sheet, save_png
-from advrl.recipes.config import AdversarialConfig, flag
 from advrl.recipes.digits import Digits
-from advrl.recipes.images import ImageParts
+from advrl.recipes.pairs import COLUMNS, PairParts, check_pairs, class_sheet, rows_by_class
 from advrl.recipes.parts import make_trainer
-from advrl.recipes.stabilising import STABILISERS
 
 Conditioning = Literal["projection", "concat", "auxiliary"]
-COLUMNS = 8  # samples of a class in a picture
-ALLOWED = {"spectral_norm", "historical_averaging", "history_pool"}  # stabilisers that leave pairs as they are
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,9 @@ class PairConfig(Digits):
         """As for every recipe; and nothing may be asked for that would mix an image with its class."""
         super().validate()
         integer("--classes", self.classes, 2)
-        plain = AdversarialConfig()
-        for field in (*STABILISERS, "instance_noise", "dynamics", "compile", "precision"):
-            if field not in ALLOWED and getattr(self, field) != getattr(plain, field):
-                raise ValueError(f"{flag(field)} does not go with {self.name}, whose discriminator judges pairs")
+        check_pairs(self, self.name)
         if self.norm != "layer":
             raise ValueError(f"--norm {self.norm} does not go with {self.name}, whose generator draws a class")
-        if self.objective in ("ebgan", "began", "relativistic-average"):
-            raise ValueError(f"--objective {self.objective} does not go with {self.name}: its discriminator has logits")
 
     def policy_for(self, shape: tuple[int, int, int]) -> ConditionalPolicy:
         """The untrained policy for images of ``shape`` (C, H, W): what :func:`advrl.load` fills with weights."""
@@ -97,37 +87,11 @@ class PairConfig(Digits):
         judge = ConditionalEvaluator(data, prepare, device, classes=self.classes, matched=matched)
         real = paired(shown, side.to(device))
         labels = None if data.train_labels is None else data.train_labels.to(device)
-        return PairParts(data, real, shown, (len(shown), len(data.held_out)), trainer, judge, labels, self)
+        return PairParts(data, real, real, (len(shown), len(data.held_out)), trainer, judge, labels, self)
 
     def save_picture(self, samples: Tensor, path: Path) -> None:
         """Write a picture of samples (n, C, H, W) drawn for the classes in turn: a row for each class."""
         save_png(image_grid(*rows_by_class(samples.clamp(-1, 1), self.classes)), path)
-
-
-def rows_by_class(images: Tensor, classes: int) -> tuple[Tensor, int]:
-    """Images (n, C, H, W) of classes in turn as rows of one class each, filled up with paper, and the row's length."""
-    columns = -(-len(images) // classes)
-    paper = images.new_full((columns * classes - len(images), *images.shape[1:]), -1.0)
-    grid = torch.cat([images, paper]).unflatten(0, (columns, classes)).transpose(0, 1)
-    return grid.flatten(0, 1), columns
-
-
-@dataclass(frozen=True)
-class PairParts(ImageParts):
-    """An image run's parts, with the labels of its real images, and the configuration, by which it is drawn."""
-
-    labels: Tensor | None
-    config: PairConfig
-
-    pictured: ClassVar[str] = "a row for each class: real images, samples"
-
-    def sheet(self, policy: Any, title: str) -> Any:
-        """As the configuration draws it."""
-        return self.config.sheet(policy, self.shown, self.labels, title)
-
-    def remembered(self, step: int) -> Mapping[str, float]:
-        """Nothing: what judges pairs, or has codes beside, is not asked about images."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -176,30 +140,9 @@ class DigitsConditional(PairConfig):
         return self.parts(data, self.policy_for(data.shape), net, hooks, side, device)
 
     def sheet(self, policy: ConditionalPolicy, real: Tensor, labels: Tensor | None, title: str) -> Any:
-        """Real images and samples, a row for each class, and the policy's mean at the samples' z."""
+        """As :func:`advrl.recipes.pairs.class_sheet`."""
         assert labels is not None
-        z = policy.in_turn(COLUMNS * self.classes)
-        z = z[:COLUMNS].repeat_interleave(self.classes, 0)  # of a column all have one z
-        z = policy.ask(torch.arange(len(z), device=z.device) % self.classes, z)
-        panels = {
-            "real": real_rows(real, labels, self.classes),
-            "samples, a row for each class": policy.sample(len(z), z),
-            "the policy's mean: a z for each column": policy.mean(z),
-        }
-        panels = {name: rows_by_class(images.clamp(-1, 1), self.classes)[0] for name, images in panels.items()}
-        return sample_sheet(panels, title=title, columns=COLUMNS)
-
-
-def real_rows(real: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """``COLUMNS`` random real images of each class, classes in turn; of a class that has none, paper."""
-    chosen = []
-    for label in range(classes):
-        rows = (labels == label).nonzero().flatten()
-        if len(rows) == 0:
-            chosen.append(real.new_full((COLUMNS, *real.shape[1:]), -1.0))
-        else:
-            chosen.append(real[rows[torch.randint(len(rows), (COLUMNS,), device=rows.device)]])
-    return torch.stack(chosen, 1).flatten(0, 1)
+        return class_sheet(policy, real, labels, title)
 
 
 @dataclass(frozen=True)

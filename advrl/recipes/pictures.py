@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from advrl.agents.evaluation import Evaluator
+from advrl.agents.evaluation_conditional import ConditionalEvaluator
 from advrl.checks import integer
 from advrl.data import ImageData, PictureBatches, open_images
 from advrl.data.sizes import check_size
-from advrl.nn import FAMILIES, DCGANDiscriminator, DCGANGenerator, Policy
-from advrl.recipes.config import AdversarialConfig
+from advrl.nn import (
+    FAMILIES,
+    ConditionalPolicy,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Policy,
+    ProjectionDiscriminator,
+    class_rows,
+    paired,
+)
+from advrl.plots import image_grid, save_png
+from advrl.recipes.clusters import Clusters
+from advrl.recipes.config import AdversarialConfig, flag
 from advrl.recipes.images import ImageParts, image_parts
-from advrl.recipes.parts import make_policy
+from advrl.recipes.pairs import PairParts, check_pairs, class_sheet, rows_by_class
+from advrl.recipes.parts import make_policy, make_trainer
 from advrl.recipes.stabilising import NORMS, check_norm, normalised, packed
 
+Pair = Callable[[Tensor, Tensor], Tensor]
 DATA = "a .npz or .npy array, an IDX file, or a folder of pictures"
 
 
@@ -58,6 +74,11 @@ class Images(AdversarialConfig):
     """Normalisation in the generator: batch, or by a reference batch: reference, virtual (Salimans et al., 2016)."""
     discriminator_norm: str = "none"
     """The same in the discriminator, or none. Batch norm couples its samples, and needs --r1 0."""
+    classes: int = 0
+    """A conditional game: the generator is asked for one of so many classes, and the discriminator knows the labels, by
+    projection. 0 leaves labels to the judge."""
+    clusters: int = 0
+    """The same without labels, for so many clusters of the training images (k-means on principal components)."""
 
     def validate(self) -> None:
         """Raise a ``ValueError`` or ``TypeError`` for the first option that cannot be."""
@@ -75,21 +96,55 @@ class Images(AdversarialConfig):
                 "--discriminator-norm batch couples the samples that the R1 penalty takes one by one: "
                 "give --r1 0, or --discriminator-norm virtual"
             )
+        for name in ("classes", "clusters"):
+            if integer(flag(name), getattr(self, name), minimum=0) == 1:
+                raise ValueError(f"{flag(name)} must be 0, or at least 2, got 1")
+        if self.classes and self.clusters:
+            raise ValueError("--classes and --clusters are two ways to say what an image is: give one")
+        if self.sides:
+            check_pairs(self, "images " + flag("classes" if self.classes else "clusters"), ("augment", "precision"))
+
+    @property
+    def sides(self) -> int:
+        """K, the classes or clusters that the game is told; 0 if none."""
+        return self.classes or self.clusters
 
     def generator(self, shape: tuple[int, int, int], numbers: int) -> nn.Module:
-        """z (B, latent) to (B, numbers * C, S, S)."""
-        net = DCGANGenerator(self.latent, numbers * shape[0], shape[1], self.width)
-        return normalised(net, self.norm, lambda n: torch.randn(n, self.latent, device="cpu"))
+        """z (B, latent + K) to (B, numbers * C, S, S)."""
+        net = DCGANGenerator(self.latent + self.sides, numbers * shape[0], shape[1], self.width)
+
+        def reference(n: int) -> Tensor:
+            z = torch.randn(n, self.latent, device="cpu")
+            if not self.sides:
+                return z
+            return torch.cat([z, class_rows(torch.arange(n, device="cpu") % self.sides, self.sides)], 1)
+
+        return normalised(net, self.norm, reference)
 
     def policy_for(self, shape: tuple[int, int, int]) -> Policy:
         """The untrained policy for images of ``shape`` (C, S, S): what :func:`advrl.load` fills with weights."""
-        return make_policy(self, lambda numbers: self.generator(shape, numbers))
+        if not self.sides:
+            return make_policy(self, lambda numbers: self.generator(shape, numbers))
+        shares = torch.full((self.clusters,), 1 / self.clusters, device="cpu") if self.clusters else None
+        return self.conditional(shape, shares)
+
+    def conditional(self, shape: tuple[int, int, int], shares: Tensor | None) -> ConditionalPolicy:
+        """The untrained policy of a conditional game; ``shares`` (K,) of the clusters."""
+        family = FAMILIES[self.policy]
+        net = self.generator(shape, family.numbers)
+        return ConditionalPolicy(net, family, self.latent, self.sides, shares=shares)
 
     def discriminator(self, data: ImageData) -> nn.Module:
-        """Images (B, C, S, S) to logits (B,); of packs of m, (B / m, m C, S, S) to (B / m,)."""
+        """Images (B, C, S, S) to logits (B,); of packs of m, (B / m, m C, S, S); of pairs, (B, C + K, S, S)."""
         shape, norm = packed(self, data.shape), self.discriminator_norm
         net = DCGANDiscriminator(shape[0], shape[1], self.width, batch_norm=norm != "none")
-        if norm in ("none", "batch"):
+        if self.sides:
+            return ProjectionDiscriminator(self._normalised(net.trunk(), shape, data), net.features, self.sides)
+        return self._normalised(net, shape, data)
+
+    def _normalised(self, net: nn.Module, shape: torch.Size, data: ImageData) -> nn.Module:
+        """A network on images of ``shape`` with ``--discriminator-norm`` in it."""
+        if self.discriminator_norm in ("none", "batch"):
             return net
         prepare = FAMILIES[self.policy].prepare
 
@@ -98,7 +153,7 @@ class Images(AdversarialConfig):
             rows = torch.arange(n * self.packing, device="cpu") % len(data.train)
             return prepare(data.train.cpu()[rows]).reshape(n, *shape)
 
-        return normalised(net, norm, reference)
+        return normalised(net, self.discriminator_norm, reference)
 
     def build(self, device: torch.device) -> ImageParts:
         """All parts of the run.
@@ -116,7 +171,13 @@ class Images(AdversarialConfig):
                 f"give --batch-size {number} or less"
             )
         discriminator = self.discriminator(data)
-        parts = image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)
+        parts: ImageParts
+        pair: Pair | None = None
+        if self.sides:
+            labels = source.train_labels if isinstance(source, ImageData) else source.pictures.labels
+            parts, pair = self.pairs(data, labels, discriminator, device)
+        else:
+            parts = image_parts(self, data, lambda numbers: self.generator(data.shape, numbers), discriminator, device)
         if isinstance(source, ImageData):
             return parts
         batches = PictureBatches(
@@ -127,5 +188,52 @@ class Images(AdversarialConfig):
             self.seed,
             device,
             workers=2 if self.workers is None else self.workers,
+            pair=pair,
         )
         return replace(parts, real=batches, sizes=(number, len(source.held_out)))
+
+    def pairs(
+        self, data: ImageData, labels: Tensor | None, discriminator: nn.Module, device: torch.device
+    ) -> tuple[PairParts, Pair]:
+        """The parts of a conditional game, and how a batch of the images that ``labels`` (N,) are of becomes pairs.
+
+        Raises:
+            ValueError: if the data have no labels, or other than ``--classes`` of them; for more clusters than images.
+        """
+        prepare = FAMILIES[self.policy].prepare
+        real, rows = prepare(data.train).to(device), torch.eye(self.sides, device=device)
+        if self.clusters:
+            clusters = Clusters(real, self.clusters)
+            shares, shown = clusters.shares, clusters.of(real)
+            judge = Evaluator(data, prepare, device)
+
+            def pair(images: Tensor, numbers: Tensor) -> Tensor:
+                return paired(images, rows[clusters.of(images)])
+        else:
+            if labels is None or data.train_labels is None:
+                raise ValueError(f"--classes needs labels, and {self.data} has none: give --clusters 20 instead")
+            if data.classes != self.classes:
+                raise ValueError(f"--classes is {self.classes}, and {self.data} has {data.classes}")
+            known = labels.to(device)
+            shares, shown = None, data.train_labels.to(device)
+            judge = ConditionalEvaluator(data, prepare, device, classes=self.classes)
+
+            def pair(images: Tensor, numbers: Tensor) -> Tensor:
+                return paired(images, rows[known[numbers]])
+
+        policy = self.conditional(data.shape, shares).to(device)
+        trainer = make_trainer(self, policy, discriminator.to(device))
+        sizes = len(data.train), len(data.held_out)
+        pairs = paired(real, rows[shown])
+        return PairParts(data, pairs, pairs, sizes, trainer, judge, shown, self), pair
+
+    def sheet(self, policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str) -> Any:
+        """As :func:`advrl.recipes.pairs.class_sheet`."""
+        return class_sheet(policy, real, labels, title)
+
+    def save_picture(self, samples: Tensor, path: Path) -> None:
+        """Write a picture of samples (n, C, S, S): of classes that are drawn in turn, a row for each."""
+        if self.classes:
+            save_png(image_grid(*rows_by_class(samples.clamp(-1, 1), self.classes)), path)
+        else:
+            super().save_picture(samples, path)

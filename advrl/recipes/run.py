@@ -32,7 +32,7 @@ from advrl.distributed import everyones, first, place, process_group, rank, shar
 from advrl.files import write_atomically
 from advrl.lab import GradientProbe, SpectrumProbe, probe_plot, spectrum_plot
 from advrl.metrics import Alarm, collapse_alarm, curve_alarms, quick_alarm, recall_alarm
-from advrl.nn import Policy
+from advrl.nn import ConditionalPolicy, Policy
 from advrl.plots import class_share_plot, progress_plot, read_metrics, save_figure
 from advrl.recipes.alarms import alarm_text, sequence_alarms
 from advrl.recipes.config import differences, from_dict, probed, to_dict
@@ -203,7 +203,8 @@ def _run(folder: Path, config: Any, parts: Any, probes: Probes, say: Callable[[s
 def _report(folder: Path, config: Any, parts: Any, probes: Probes, seconds: float, cpu_seconds: float) -> str:
     """Judge and draw what was trained."""
     run = load(folder, device=str(parts.trainer.device))
-    write_atomically(folder / "generator.safetensors", safetensors.torch.save(run.policy.state_dict()))
+    weights = {name: value.contiguous() for name, value in run.policy.state_dict().items()}
+    write_atomically(folder / "generator.safetensors", safetensors.torch.save(weights))
     report = judged(parts, run.policy)
     alarms = health(report, folder)
     measured = {**report.as_dict(), "step": run.step, "seconds": seconds, "cpu_seconds": cpu_seconds,
@@ -265,13 +266,23 @@ class Run:
     device: torch.device
     step: int
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
         """``n`` samples (n, *event), images in [-1, 1] or points; the same seed gives the same ones.
 
-        No generator is disturbed.
+        No generator is disturbed. A conditional policy draws its classes in turn, or ``label`` alone.
+
+        Raises:
+            RunError: for a ``label`` that the policy cannot be asked for.
         """
         with isolated(seed):
-            return self.policy.sample(n)
+            return self.policy.sample(n) if label is None else self.policy.sample(n, self._asked(n, label))
+
+    def _asked(self, n: int, label: int) -> Tensor:
+        if not isinstance(self.policy, ConditionalPolicy):
+            raise RunError(f"{self.folder} is no conditional run, so that no class can be asked for")
+        if not 0 <= label < self.policy.classes:
+            raise RunError(f"the classes of {self.folder} are 0 to {self.policy.classes - 1}, got {label}")
+        return self.policy.ask(torch.full((n,), label, device=self.device))
 
     def evaluate(self, splits: int = 10) -> Report | ModeReport:
         """The policy against real data that it never saw."""

@@ -173,7 +173,7 @@ def means_of_classes(run: Run, classifier: Any, number: int = LOOKED_AT) -> Tens
 
 
 def _noise(run: Run, n: int) -> Tensor:
-    return run.policy.in_turn(n) if isinstance(run.policy, ConditionalPolicy) else run.policy.noise(n)
+    return run.policy.fresh(n) if isinstance(run.policy, ConditionalPolicy) else run.policy.noise(n)
 
 
 def _check_images(run: Run, samples: Tensor) -> None:

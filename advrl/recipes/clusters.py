@@ -1,0 +1,45 @@
+"""Classes that nobody named: clusters of the training images, for conditional games without labels.
+
+A generator that is continuous in z has to draw something on the way from one kind of image to another. One that is told
+a cluster besides, as the discriminator is, need not go that way. Sage et al. (2018), "Logo synthesis and manipulation
+with clustered generative adversarial networks", section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advrl.agents.classifier import PixelComponents
+from advrl.checks import integer
+
+
+class Clusters:
+    """k-means on the leading principal components of images. Lloyd (1982); first centres by Arthur & Vassilvitskii.
+
+    Args:
+        images: (N, C, H, W) in data space, to find the clusters in; others that are asked about are on their device.
+        number: of clusters, from 2.
+
+    Attributes:
+        shares: (number,) of the images in each cluster.
+
+    Raises:
+        ValueError: for fewer images than clusters.
+    """
+
+    def __init__(self, images: Tensor, number: int) -> None:
+        from sklearn.cluster import KMeans
+
+        if len(images) < integer("number", number, 2):
+            raise ValueError(f"{number} clusters need at least as many images, got {len(images)}")
+        self.components = PixelComponents(images)
+        features = self.components.features(images).cpu().numpy()
+        found = KMeans(number, n_init=4, random_state=0).fit(features)
+        self.centres = torch.from_numpy(found.cluster_centers_).to(images)
+        counts = torch.bincount(self.of(images), minlength=number)
+        self.shares = counts / counts.sum()
+
+    def of(self, images: Tensor) -> Tensor:
+        """(B,) the nearest centre of images (B, C, H, W)."""
+        return torch.cdist(self.components.features(images), self.centres).argmin(1)

@@ -1,0 +1,154 @@
+"""The recipe ``images`` as a conditional game: by the data's labels, and by clusters that nobody named."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+import advrl
+from advrl.agents import AdversarialTrainer, evaluation
+from advrl.agents.checkpoint import load_checkpoint
+from advrl.cli import main
+from advrl.nn import ConditionalPolicy, class_rows, paired
+from advrl.plots import read_metrics
+from advrl.recipes import Images
+from advrl.recipes.clusters import Clusters
+from tests.test_images import numbered, write_folder
+
+TINY = ["--steps", "6", "--log-every", "3", "--picture-every", "3", "--checkpoint-every", "4", "--batch-size", "8",
+        "--width", "2", "--latent", "4", "--device", "cpu", "--quiet"]  # fmt: skip
+
+
+def run(*argv: object) -> int:
+    return main([str(a) for a in argv])
+
+
+def number_of(pair: torch.Tensor) -> int:
+    return round((float(pair[0, 0, 0]) + 1) / 2 * 255)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """60 images of three classes in an array, an empty folder, and a judge who looks at less."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "SHARES_FROM", 200)
+    monkeypatch.setattr(evaluation, "FAST_FROM", 100)
+    monkeypatch.setattr(evaluation.Evaluator.evaluate, "__defaults__", (1,))
+    np.savez("x.npz", images=numbered(60), y=np.arange(60) % 3)
+    return tmp_path / "x.npz"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--classes", 3, "--augment", "affine,cutout", "--precision", "bf16"],
+        ["--clusters", 4, "--policy", "binomial", "--estimator", "st"],
+        ["--classes", 3, "--norm", "virtual", "--discriminator-norm", "reference"],
+        ["--clusters", 4, "--policy", "bernoulli", "--samples", 2, "--spectral-norm"],
+    ],
+    ids=["classes", "clusters", "norms", "score"],
+)
+def test_train_sample_and_evaluate(flags, data, capsys):
+    argv = ["train", "images", "--data", data, *TINY, *flags]
+    assert run(*argv, "--out", "a") == 0
+    told = json.loads((data.parent / "a" / "evaluation.json").read_text())
+    known = "--classes" in flags
+    assert ("class_accuracy" in told["rows"]["generated"]) == known
+    assert {"logit_seen", "logit_held_out"} <= read_metrics(data.parent / "a" / "metrics.csv").keys() or not known
+    trained = advrl.load("a", device="cpu")
+    assert isinstance(trained.policy, ConditionalPolicy) and trained.policy.classes == (3 if known else 4)
+    assert run("sample", "a", "-n", 7, "--out", "s.png") == 0
+    assert torch.equal(torch.from_numpy(np.load("s.npy")), trained.sample(7))
+    assert run("sample", "a", "-n", 5, "--label", 1, "--out", "one.png") == 0
+    assert torch.equal(torch.from_numpy(np.load("one.npy")), trained.sample(5, label=1))
+    assert run("sample", "a", "--label", 4) == 2 and "are 0 to" in capsys.readouterr().err
+    assert run("evaluate", "a", "--splits", 1) == 0
+
+
+@pytest.mark.parametrize("game", [("--classes", 3), ("--clusters", 4)], ids=["classes", "clusters"])
+def test_a_resumed_run_is_the_one_that_was_never_interrupted(game, data, monkeypatch):
+    argv = ["train", "images", "--data", data, *TINY, *game, "--steps", 8, "--checkpoint-every", 4]
+    assert run(*argv, "--out", "whole") == 0
+    step = AdversarialTrainer.step
+
+    def dying(self, batch, z=None):
+        if self.steps == 6:
+            raise KeyboardInterrupt
+        return step(self, batch, z)
+
+    monkeypatch.setattr(AdversarialTrainer, "step", dying)
+    with suppress(KeyboardInterrupt):
+        run(*argv, "--out", "cut")
+    monkeypatch.undo()
+    os.chdir(data.parent)
+    assert load_checkpoint(data.parent / "cut" / "checkpoint.pt")["step"] == 4
+    assert run("train", "images", "--resume", "cut", "--quiet") == 0
+    whole, cut = (load_checkpoint(data.parent / name / "checkpoint.pt")["trainer"] for name in ("whole", "cut"))
+    for part in ("generator", "discriminator", "average"):
+        assert all(torch.equal(value, cut[part][name]) for name, value in whole[part].items())
+
+
+@pytest.mark.parametrize("game", [{"classes": 3}, {"clusters": 4}], ids=["classes", "clusters"])
+def test_batches_from_the_disk_are_paired_as_those_in_memory(game, data, tmp_path, device):
+    folder = write_folder(tmp_path / "p", numbered(60), 3)
+    options = dict(data=folder, width=2, latent=4, batch_size=6, **game)
+    parts = Images(workers=0, **options).build(device)
+    known = Images(**options).build(device).real  # (30, C + K, 8, 8), of the same folder in memory
+    rows = {number_of(pair): pair for pair in known}
+    seen = torch.cat(list(islice(parts.real, 5)))
+    assert seen.shape == (30, 1 + sum(game.values()), 8, 8)
+    assert len(rows) == 30 and {number_of(pair) for pair in seen} == rows.keys()
+    for pair in seen:
+        torch.testing.assert_close(pair, rows[number_of(pair)])
+
+
+def test_clusters_are_what_stands_apart(device):
+    torch.manual_seed(0)
+    which = torch.arange(40, device=device) % 4
+    images = torch.randn(4, 1, 6, 6, device=device)[which] + 0.05 * torch.randn(40, 1, 6, 6, device=device)
+    found = Clusters(images, 4)
+    labels = found.of(images)
+    assert len({(int(a), int(b)) for a, b in zip(which, labels, strict=True)}) == 4  # one each, by another name
+    assert found.shares.tolist() == pytest.approx([0.25] * 4) and torch.equal(found.of(images[:3]), labels[:3])
+    again = Clusters(images, 4)
+    assert torch.equal(again.centres, found.centres)
+    with pytest.raises(ValueError, match="41 clusters need at least as many images, got 40"):
+        Clusters(images, 41)
+
+
+def test_a_discriminator_of_pairs_is_asked_about_seen_and_held_out_ones(data):
+    assert run("train", "images", "--data", data, *TINY, "--classes", 3, "--out", "r") == 0
+    parts = advrl.load("r", device="cpu").config.build(torch.device("cpu"))
+    parts.trainer.load_state_dict(load_checkpoint(data.parent / "r" / "checkpoint.pt")["trainer"])
+    judge = parts.trainer.discriminator.eval()
+    logged = read_metrics(data.parent / "r" / "metrics.csv")
+    halves = ((parts.data.train, parts.data.train_labels), (parts.data.held_out, parts.data.held_out_labels))
+    for name, (images, labels) in zip(("logit_seen", "logit_held_out"), halves, strict=True):
+        expected = judge(paired(images * 2 - 1, class_rows(labels, 3))).detach().mean()
+        assert logged[name][-1] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(data, capsys):
+    np.save("plain.npy", numbered(60))
+    cases = [
+        (["x.npz", "--classes", 4], "--classes is 4, and x.npz has 3"),
+        (["plain.npy", "--classes", 4], "--classes needs labels, and plain.npy has none: give --clusters 20 instead"),
+        (["x.npz", "--classes", 3, "--clusters", 3], "give one"),
+        (["x.npz", "--clusters", 1], "--clusters must be 0, or at least 2, got 1"),
+        (["x.npz", "--clusters", -1], "--clusters must be at least 0, got -1"),
+        (["x.npz", "--clusters", 31], "31 clusters need at least as many images, got 30"),
+        (["x.npz", "--classes", 3, "--packing", 2], "--packing does not go with images --classes"),
+        (["x.npz", "--clusters", 3, "--objective", "began"], "its discriminator has logits"),
+    ]
+    for (name, *flags), message in cases:
+        assert run("train", "images", "--data", name, *TINY, *flags, "--out", "r") == 2
+        assert message in capsys.readouterr().err
+    assert run("train", "images", "--data", "x.npz", *TINY, "--out", "r") == 0
+    assert run("sample", "r", "--label", 1) == 2 and "no conditional run" in capsys.readouterr().err
+    assert run("sample", "r", "--label", 1, "--truncation", 1) == 2 and "give one" in capsys.readouterr().err
