@@ -104,8 +104,10 @@ def sample(options: Sample) -> int:
     import numpy as np
 
     from advrl.checks import integer
+    from advrl.nn import ConditionalPolicy
     from advrl.plots import image_grid, save_png
     from advrl.recipes import load
+    from advrl.recipes.pairs import rows_by_class
 
     integer("-n", options.n)
     ways = (options.interpolate, *(x is not None for x in (options.arithmetic, options.truncation, options.label)))
@@ -125,10 +127,12 @@ def sample(options: Sample) -> int:
         samples = truncate(run, options.truncation, options.n, seed=options.seed).cpu()
     else:
         samples = run.sample(options.n, seed=options.seed, label=options.label).cpu()
-    if options.label is None:
+    policy = run.policy
+    if options.label is None and isinstance(policy, ConditionalPolicy) and not getattr(run.config, "clusters", 0):
+        rows = rows_by_class(samples.clamp(-1, 1), policy.asked(options.n).cpu(), policy.classes)
+        save_png(image_grid(*rows), path)
+    else:
         run.config.save_picture(samples, path)
-    else:  # not a row for each class
-        save_png(image_grid(samples.clamp(-1, 1)), path)
     np.save(path.with_suffix(".npy"), samples.numpy())
     print(f"{options.n} samples of {options.run} (step {run.step:,}, seed {options.seed})")
     print(f"Written:\n  {path}\n  {path.with_suffix('.npy')}  {samples.numpy().dtype} {tuple(samples.shape)}")

@@ -1,10 +1,11 @@
 """Evaluation of models that are asked for something: a class, a code, or what class an image has.
 
-A conditional policy's ``sample(n)`` asks for classes 0, 1, 2, ... in turn, so that what sample i should be is known.
+What class sample i of a conditional policy's ``sample(n)`` should be is known: ``asked(n)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ class ConditionalEvaluator(Evaluator):
 
     Args:
         data, prepare, device, seed, classifier_steps: as in :class:`Evaluator`; the data must have labels.
-        classes: that samplers are asked for in turn.
+        classes: that samplers are asked for.
+        asked: n to the classes (n,) that a sampler is asked for; by default 0, 1, 2, ... in turn.
         matched: classes are codes without a name (InfoGAN): each is matched to one class of the data, as well as can
             be on the samples themselves, so that chance is above 1 / classes.
 
@@ -41,17 +43,19 @@ class ConditionalEvaluator(Evaluator):
         classifier_steps: int = STEPS,
         *,
         classes: int,
+        asked: Callable[[int], Tensor] | None = None,
         matched: bool = False,
     ):
         if data.classes is None:
             raise ValueError(f"{data.name} has no labels, by which the classes of samples could be judged")
-        self.classes, self.matched = integer("classes", classes, 2), matched
+        self.classes, self.asked, self.matched = integer("classes", classes, 2), asked, matched
         super().__init__(data, prepare, device, seed, classifier_steps)
 
     def confusion(self, sample: Sample, number: int = ASKED) -> Tensor:
         """(classes, classes of the data): how many samples of each class asked for the classifier puts where."""
         assert self.classifier is not None
-        asked = torch.arange(number, device=self.device) % self.classes
+        turn = torch.arange(number, device=self.device) % self.classes
+        asked = turn if self.asked is None else self.asked(number).to(self.device)
         features = self._features(self._draw(sample, number) if number <= CHUNK else sample(number))
         seen = self.classifier.head(features).argmax(1)
         known = self.classifier.head.out_features

@@ -44,6 +44,15 @@ def set_rate(optimiser: Optimizer | None, rate: float, schedule: Callable[[int],
         group["lr"] = rate * schedule(steps)
 
 
+@torch.no_grad()
+def lay_out(optimiser: Optimizer) -> None:
+    """Give an optimiser's moments the memory layout of its parameters, which fused steps take for granted."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 class Parts:
     """A trainer whose state is that of its parts: networks, optimisers and whatever else has a ``state_dict``."""
 
@@ -68,4 +77,6 @@ class Parts:
             raise ValueError(f"the state has parts {sorted(state.keys() - {'steps'})}, this trainer {sorted(parts)}")
         for name, part in parts.items():
             part.load_state_dict(state[name])
+            if isinstance(part, Optimizer):
+                lay_out(part)
         self.steps = int(state["steps"])

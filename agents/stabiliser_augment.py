@@ -18,6 +18,7 @@ from torch.nn.functional import affine_grid, pad
 
 from advrl.agents.stabiliser import Stabiliser
 from advrl.checks import choice
+from advrl.nn import paired, unpaired
 
 if TYPE_CHECKING:
     from advrl.agents.adversarial import AdversarialTrainer
@@ -124,8 +125,8 @@ class Augmentation(Stabiliser):
         self.sides = int(getattr(trainer.generator, "sides", 0))
 
     def show(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), transformed; of pairs (B, C + K, H, W), the C."""
-        images, beside = x.split([x.shape[1] - self.sides, self.sides], 1)
+        """(B, C, H, W), transformed; of pairs, the image."""
+        images, side = unpaired(x, self.sides) if self.sides else (x, None)
         for kind in self.kinds:
             images = AUGMENTATIONS[kind](images)
-        return torch.cat([images, beside], 1) if self.sides else images
+        return images if side is None else paired(images, side)

@@ -64,7 +64,7 @@ def test_pairs_hold_the_image_and_what_was_asked_for(family, device):
     z = pi.noise(7)
     x = pi.distribution(z).sample((2,))
     pairs = pi.pair(pi.decode(x), z)
-    assert pairs.shape == (2, 7, 1 + 5, 4, 4)
+    assert pairs.shape == (2, 7, 1 + 1, 4, 4)  # five numbers in a channel of sixteen
     images, side = unpaired(pairs[0], pi.sides)
     assert torch.equal(side, z[:, 5:]) and torch.equal(images, pi.decode(x)[0])
     assert torch.equal(paired(images, side), pairs[0])
@@ -73,7 +73,7 @@ def test_pairs_hold_the_image_and_what_was_asked_for(family, device):
 
 def test_samples_ask_for_the_classes_in_turn():
     pi = policy(classes=3)
-    assert pi.in_turn(7)[:, 5:].argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert pi.asked(7).tolist() == [0, 1, 2, 0, 1, 2, 0]
     z = pi.ask(torch.tensor([2, 2]), torch.zeros(2, 5))
     assert z[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
 
@@ -92,8 +92,10 @@ def test_classes_are_drawn_by_their_shares():
     counts = drawing.noise(10_000)[:, 5:].sum(0)
     deviation = (10_000 * shares * (1 - shares)).sqrt()
     assert ((counts - 10_000 * shares).abs() < 4.5 * deviation).all()
-    assert drawing.fresh(100)[:, 5].sum() > 50  # and so are those of samples, not in turn
-    assert torch.equal(drawing.state_dict()["shares"], shares)
+    assert drawing.asked(10).tolist() == [0] * 7 + [1] + [2] * 2  # of samples, whose number is known, exactly so
+    again = ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=torch.full((3,), 1 / 3))
+    again.load_state_dict(drawing.state_dict())
+    assert again.asked(10).tolist() == drawing.asked(10).tolist()
     for wrong in (torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.6, -0.1])):
         with pytest.raises(ValueError, match="3 probabilities"):
             ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=wrong)
@@ -106,7 +108,11 @@ def test_augmentation_leaves_what_stands_beside_an_image():
     side = class_rows(torch.tensor([0, 2, 1]), 3)
     images = torch.rand(3, 1, 4, 4) - 0.5
     shown = trainer.shown(paired(images, side))
-    assert torch.equal(shown[:, 1:], paired(images, side)[:, 1:]) and not torch.equal(shown[:, :1], images)
+    assert torch.equal(unpaired(shown, 3)[1], side) and not torch.equal(shown[:, :1], images)
+    many = class_rows(torch.tensor([0, 39]), 40)  # more than a channel holds
+    assert paired(images[:2], many).shape == (2, 4, 4, 4) and torch.equal(
+        unpaired(paired(images[:2], many), 40)[1], many
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_every_estimator_pays_for_pairs(family, name):
     draw = trainer.draw(z)
     told = trainer._generator_step(real, draw, z)
     fake = pi.pair(pi.decode(draw.x), z).flatten(0, 1)
-    assert torch.equal(fake[:6, 1:, 0, 0], z[:, 5:])
+    assert torch.equal(unpaired(fake[:6], 3)[1], z[:, 5:])
     if name != "rebar":  # whose value has a control variate in it
         torch.testing.assert_close(told["g_cost"], softplus(-net(fake)).mean())
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in pi.parameters())
@@ -330,8 +336,10 @@ def test_accuracies_of_what_was_asked_for():
 
 def test_a_row_for_each_class():
     images = torch.arange(7.0).reshape(7, 1, 1, 1)
-    rows, columns = rows_by_class(images, 3)
+    rows, columns = rows_by_class(images, torch.arange(7) % 3, 3)
     assert columns == 3 and rows.flatten().tolist() == [0, 3, 6, 1, 4, -1, 2, 5, -1]
+    rows, columns = rows_by_class(images[:3], torch.tensor([2, 2, 0]), 3)
+    assert columns == 2 and rows.flatten().tolist() == [2, -1, -1, -1, 0, 1]
 
 
 MISSPELT = DigitsConditional(conditioning="projecton")  # type: ignore[arg-type]
@@ -341,12 +349,12 @@ MISSPELT = DigitsConditional(conditioning="projecton")  # type: ignore[arg-type]
     ("call", "message"),
     [
         (lambda: paired(torch.zeros(2, 1, 4, 4), torch.zeros(3, 2)), "need images"),
-        (lambda: unpaired(torch.zeros(2, 3, 4, 4), 3), "numbers beside"),
+        (lambda: unpaired(torch.zeros(2, 1, 4, 4), 3), "numbers beside"),
         (lambda: class_rows(torch.tensor([0, 4]), 3), "classes=5 or more"),
         (lambda: DigitsConditional(packing=2).validate(), "--packing does not go with digits-conditional"),
         (MISSPELT.validate, "did you mean 'projection'"),
         (lambda: DigitsInfoGAN(augment="shift").validate(), "--augment does not go"),
-        (lambda: DigitsInfoGAN(objective="began").validate(), "has logits"),
+        (lambda: DigitsInfoGAN(objective="began").build(torch.device("cpu")), "no place for a class"),
         (lambda: DigitsSemiSupervised(spectral_norm=True).validate(), "--spectral-norm does not go"),
         (lambda: DigitsSemiSupervised(labels=0).validate(), "--labels must be at least 1"),
         (lambda: AdversarialTrainer(policy(), discriminators()["concat"], stabilisers=[Guessing()]), "needs an Auxil"),

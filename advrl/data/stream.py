@@ -61,19 +61,19 @@ class PictureBatches(Stream):
         self.seed = integer("seed", seed, minimum=0)
         self.workers = integer("workers", workers, minimum=0)
         self.drawn = 0
-        self._batches: Iterator[Tensor | str] | None = None
-        self._rows: Iterator[list[int]] = iter(())  # of the same batches
+        self._batches: Iterator[tuple[Tensor, Tensor] | str] | None = None
 
     def __next__(self) -> Tensor:
         """The next batch, (batch_size, *event), on the device."""
         if self._batches is None:  # not before: load_state_dict says where to begin
-            self._batches, self._rows = iter(self._loader()), iter(self._order())
-        batch, rows = next(self._batches), next(self._rows)
+            self._batches = iter(self._loader())
+        batch = next(self._batches)
         if isinstance(batch, str):
             raise PictureError(batch)
         self.drawn += 1
-        images = self.prepare(batch.to(self.device, non_blocking=True).to(torch.float32).div_(255))
-        return images if self.pair is None else self.pair(images, torch.tensor(rows, device=self.device))
+        pixels, numbers = (part.to(self.device, non_blocking=True) for part in batch)
+        images = self.prepare(pixels.to(torch.float32).div_(255))
+        return images if self.pair is None else self.pair(images, numbers)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next batch depends on."""
@@ -91,17 +91,15 @@ class PictureBatches(Stream):
                 raise ValueError(f"the run was made with {name} = {state.get(name)}, there are {now[name]} now")
         self.seed, self.drawn, self._batches = state["seed"], state["drawn"], None
 
-    def _order(self) -> _Order:
-        return _Order(self.rows, self.batch_size, self.seed, self.drawn)
-
     def _loader(self) -> DataLoader[Any]:
         """A loader whose samples are whole batches, from the one that comes next.
 
         Its own seed comes from a generator that nothing else draws from.
         """
+        order = _Order(self.rows, self.batch_size, self.seed, self.drawn)
         return DataLoader(
             _Reader(self.pictures),
-            sampler=self._order(),
+            sampler=order,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -163,8 +161,9 @@ class _Reader(Dataset[Any]):
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
 
-    def __getitem__(self, indices: Sequence[int]) -> Tensor | str:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor] | str:
+        """Pictures, and their numbers."""
         try:
-            return self.pictures.read(indices)
+            return self.pictures.read(indices), torch.tensor(indices)
         except PictureError as error:
             return str(error)

@@ -2,9 +2,9 @@ r"""Conditional models: a game on pairs (x, y), of an image and what stands besi
 
 The generator draws y as the data do and x from pi(x | z, y); the discriminator judges pairs. Mirza & Osindero (2014).
 Nothing else of the game changes, so objectives, estimators and penalties are the usual ones. A pair travels as one
-tensor: the K numbers of y are K constant channels behind the C of the image, which is what a convolution needs when y
-is concatenated. Penalties of slope do not see those channels: y has no neighbours. Shapes: B batch, F features of an
-image, K = classes + codes.
+tensor: the K numbers of y are written, one after the other, into as few channels as hold them, P = ceil(K / (H W)),
+behind the C of the image. Penalties of slope do not see those channels: y has no neighbours. Shapes: B batch, F
+features of an image, K = classes + codes.
 
     concatenation   a = net(x, y)                                                    Mirza & Osindero (2014)
     projection      a = psi(phi(x)) + <V y, phi(x)>                                  Miyato & Koyama (2018), eq. 3
@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy, one_hot, pad
 
 from advrl.checks import integer
 from advrl.nn.families import Family
@@ -28,27 +28,34 @@ SHARPEST = 0.5  # least deviation of a guessed code: a sharper guess pays for de
 
 
 def paired(images: Tensor, side: Tensor) -> Tensor:
-    """Images (B, C, H, W) and y (B, K) as pairs (B, C + K, H, W).
+    """Images (*, B, C, H, W) and y (B, K) as pairs (*, B, C + P, H, W).
 
     Raises:
         ValueError: for other shapes.
     """
-    if images.dim() != 4 or side.dim() != 2 or len(images) != len(side):
+    if images.dim() < 4 or side.dim() != 2 or images.shape[-4] != len(side):
         raise ValueError(f"need images (B, C, H, W) and y (B, K), got {tuple(images.shape)} and {tuple(side.shape)}")
-    planes = side.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[2:])
-    return torch.cat([images, planes], 1)
+    height, width = images.shape[-2:]
+    planes = _planes(side.shape[1], height, width)
+    filled = pad(side.to(images.dtype), (0, planes * height * width - side.shape[1]))
+    return torch.cat([images, filled.view(-1, planes, height, width).expand(*images.shape[:-3], -1, -1, -1)], -3)
 
 
 def unpaired(pairs: Tensor, sides: int) -> tuple[Tensor, Tensor]:
-    """Pairs (B, C + K, H, W) as images (B, C, H, W) and y (B, K), K = ``sides``, through which no gradient flows.
+    """Pairs (B, C + P, H, W) as images (B, C, H, W) and y (B, K), K = ``sides``, through which no gradient flows.
 
     Raises:
         ValueError: if there is no channel left for the images.
     """
-    if pairs.dim() != 4 or pairs.shape[1] <= sides:
-        raise ValueError(f"pairs with {sides} numbers beside must be (B, C + {sides}, H, W), got {tuple(pairs.shape)}")
-    images, planes = pairs.split([pairs.shape[1] - sides, sides], 1)
-    return images, planes[:, :, 0, 0].detach()
+    planes = _planes(sides, *pairs.shape[2:]) if pairs.dim() == 4 else 0
+    if pairs.dim() != 4 or pairs.shape[1] <= planes:
+        raise ValueError(f"pairs with {sides} numbers beside must be (B, C + P, H, W), got {tuple(pairs.shape)}")
+    images, side = pairs.split([pairs.shape[1] - planes, planes], 1)
+    return images, side.flatten(1)[:, :sides].detach()
+
+
+def _planes(sides: int, height: int, width: int) -> int:
+    return -(-sides // (height * width))
 
 
 def class_rows(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -77,14 +84,13 @@ class ConditionalPolicy(Policy):
         latent: dimension of z ~ N(0, 1).
         classes: of y.
         codes: continuous numbers of y, uniform in [-1, 1].
-        shares: (classes,) how often each class is drawn; ``sample`` then draws them too. By default equally often, and
-            ``sample`` takes them in turn.
+        shares: (classes,) how often each class is drawn; by default equally often.
 
     Raises:
         ValueError: if ``shares`` are no probabilities of so many classes.
     """
 
-    shares: Tensor | None
+    cumulative: Tensor | None
 
     def __init__(
         self,
@@ -99,7 +105,8 @@ class ConditionalPolicy(Policy):
         self.classes, self.codes = integer("classes", classes, 2), integer("codes", codes, 0)
         if shares is not None and (shares.shape != (classes,) or not constraints.simplex.check(shares)):
             raise ValueError(f"shares must be {classes} probabilities, got {shares.tolist()}")
-        self.register_buffer("shares", shares)
+        # summed up on the CPU: on CUDA that is not deterministic
+        self.register_buffer("cumulative", None if shares is None else shares.double().cpu().cumsum(0).to(shares))
 
     @property
     def sides(self) -> int:
@@ -109,9 +116,9 @@ class ConditionalPolicy(Policy):
     def noise(self, n: int) -> Tensor:
         """(n, latent + K): z normal, classes by their shares, codes uniform."""
         z = super().noise(n)
-        if self.shares is None:
+        if self.cumulative is None:
             return self.ask(torch.randint(self.classes, (n,), device=z.device), z)
-        return self.ask(torch.multinomial(self.shares, n, replacement=True), z)
+        return self.ask(_drawn(self.cumulative, torch.rand(n, device=z.device)), z)
 
     def ask(self, labels: Tensor, z: Tensor | None = None, codes: Tensor | None = None) -> Tensor:
         """(n, latent + K) noise for samples of the classes ``labels`` (n,).
@@ -128,29 +135,30 @@ class ConditionalPolicy(Policy):
         return torch.cat(parts, 1)
 
     def pair(self, images: Tensor, z: Tensor) -> Tensor:
-        """Images (*, B, C, H, W) drawn given z (B, latent + K), as the discriminator sees them: (*, B, C + K, H, W)."""
-        side = z[:, self.latent :, None, None].expand(*images.shape[:-3], -1, *images.shape[-2:])
-        return torch.cat([images, side], -3)
+        """Images (*, B, C, H, W) drawn given z (B, latent + K), as the discriminator sees them: (*, B, C + P, H, W)."""
+        return paired(images, z[:, self.latent :])
+
+    def asked(self, n: int) -> Tensor:
+        """(n,) the classes that ``n`` samples are of: 0, 1, 2, ... in turn, or, with shares, in order and by them."""
+        turn = torch.arange(n, device=next(self.parameters()).device)
+        return turn % self.classes if self.cumulative is None else _drawn(self.cumulative, (turn + 0.5) / n)
 
     @torch.no_grad()
     def sample(self, n: int, z: Tensor | None = None) -> Tensor:
-        """``n`` images (n, C, H, W) from ``z`` (n, latent + K), by default from :meth:`fresh` noise."""
-        return super().sample(n, self.fresh(n) if z is None else z)
+        """``n`` images (n, C, H, W) from ``z`` (n, latent + K), or fresh ones of the classes :meth:`asked` for."""
+        return super().sample(n, self.ask(self.asked(n)) if z is None else z)
 
-    def fresh(self, n: int) -> Tensor:
-        """Noise (n, latent + K) of what is sampled: the classes 0, 1, 2, ... in turn, or drawn by their shares."""
-        return self.in_turn(n) if self.shares is None else self.noise(n)
 
-    def in_turn(self, n: int) -> Tensor:
-        """Fresh noise (n, latent + K) that asks for the classes in turn: row i for class i mod classes."""
-        return self.ask(torch.arange(n, device=next(self.parameters()).device) % self.classes)
+def _drawn(cumulative: Tensor, u: Tensor) -> Tensor:
+    """The classes (n,) that numbers u (n,) in [0, 1) fall in."""
+    return torch.searchsorted(cumulative, u.to(cumulative.dtype), right=True).clamp(max=len(cumulative) - 1)
 
 
 class ConcatDiscriminator(nn.Module):
     """Judges pairs by a network that sees y as further channels.
 
     Args:
-        net: maps (B, C + K, H, W) to logits (B,) or (B, 1).
+        net: maps (B, C + K, H, W), with a constant channel for each number of y, to logits (B,) or (B, 1).
         sides: K.
     """
 
@@ -159,8 +167,9 @@ class ConcatDiscriminator(nn.Module):
         self.net, self.sides = net, integer("sides", sides)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(B, C + K, H, W) to (B,)."""
-        logits: Tensor = self.net(paired(*unpaired(pairs, self.sides)))
+        """(B, C + P, H, W) to (B,)."""
+        images, side = unpaired(pairs, self.sides)
+        logits: Tensor = self.net(torch.cat([images, side[:, :, None, None].expand(-1, -1, *images.shape[2:])], 1))
         return logits.flatten()
 
 
@@ -183,7 +192,7 @@ class ProjectionDiscriminator(nn.Module):
         self.logit = nn.Linear(features, 1)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(B, C + K, H, W) to (B,)."""
+        """(B, C + P, H, W) to (B,)."""
         images, side = unpaired(pairs, self.sides)
         phi = self.trunk(images)
         logits: Tensor = self.logit(phi).squeeze(1) + (self.embed(side) * phi).sum(1)
@@ -215,12 +224,12 @@ class AuxiliaryDiscriminator(nn.Module):
         return self.classes + self.codes
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(B, C + K, H, W) to (B,), which does not depend on y."""
+        """(B, C + P, H, W) to (B,), which does not depend on y."""
         logits: Tensor = self.logit(self.trunk(unpaired(pairs, self.sides)[0])).squeeze(1)
         return logits
 
     def surprise(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """-log q of the class and of the codes, (B,) each, in pairs (B, C + K, H, W)."""
+        """-log q of the class and of the codes, (B,) each, in pairs (B, C + P, H, W)."""
         images, side = unpaired(pairs, self.sides)
         guess = self.guess(self.trunk(images))
         classes = cross_entropy(guess[:, : self.classes], side[:, : self.classes], reduction="none")

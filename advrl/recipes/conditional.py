@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -23,8 +22,9 @@ from advrl.nn import (
     class_rows,
     paired,
 )
-from advrl.plots import image_grid, sample_sheet, save_png
+from advrl.plots import sample_sheet
 from advrl.recipes.digits import Digits
+from advrl.recipes.images import JUDGED
 from advrl.recipes.pairs import COLUMNS, PairParts, check_pairs, class_sheet, rows_by_class
 from advrl.recipes.parts import make_trainer
 
@@ -87,11 +87,11 @@ class PairConfig(Digits):
         judge = ConditionalEvaluator(data, prepare, device, classes=self.classes, matched=matched)
         real = paired(shown, side.to(device))
         labels = None if data.train_labels is None else data.train_labels.to(device)
-        return PairParts(data, real, real, (len(shown), len(data.held_out)), trainer, judge, labels, self)
-
-    def save_picture(self, samples: Tensor, path: Path) -> None:
-        """Write a picture of samples (n, C, H, W) drawn for the classes in turn: a row for each class."""
-        save_png(image_grid(*rows_by_class(samples.clamp(-1, 1), self.classes)), path)
+        unseen = None
+        if data.held_out_labels is not None and not matched:
+            known = class_rows(data.held_out_labels[:JUDGED], self.classes)
+            unseen = paired(prepare(data.held_out[:JUDGED]), known).to(device)
+        return PairParts(data, real, real, (len(shown), len(data.held_out)), trainer, judge, labels, unseen, self)
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,10 @@ class DigitsInfoGAN(PairConfig):
         asked = turn % self.classes
         still = policy.ask(asked[: self.classes]).repeat(COLUMNS, 1)  # of a row all have one z
         z, codes = still[:, : self.latent], torch.zeros_like(still[:, : self.continuous])
-        panels = {"samples, a row for each code": policy.sample(len(turn), policy.in_turn(len(turn)))}
+        panels = {"samples, a row for each code": policy.sample(len(turn), policy.ask(asked))}
         for k in range(min(self.continuous, 2)):
             moved = codes.clone()
             moved[:, k] = torch.linspace(-1, 1, COLUMNS, device=real.device)[turn // self.classes]
             panels[f"number {k + 1} from -1 to 1, mean"] = policy.mean(policy.ask(asked, z, moved))
-        panels = {name: rows_by_class(images.clamp(-1, 1), self.classes)[0] for name, images in panels.items()}
+        panels = {name: rows_by_class(images.clamp(-1, 1), asked, self.classes)[0] for name, images in panels.items()}
         return sample_sheet(panels, title=title, columns=COLUMNS)

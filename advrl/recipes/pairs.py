@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from advrl.agents.evaluation_conditional import ConditionalEvaluator
 from advrl.agents.switched import evaluating
-from advrl.nn import ConditionalPolicy, class_rows, paired, unpaired
+from advrl.nn import ConditionalPolicy, unpaired
 from advrl.plots import sample_sheet
 from advrl.recipes.config import AdversarialConfig, flag
 from advrl.recipes.images import JUDGED, PICTURE_SEED, ImageParts
@@ -19,11 +18,12 @@ from advrl.recipes.stabilising import STABILISERS
 from advrl.seeding import isolated
 
 COLUMNS = 8  # samples of a class in a picture
+ROWS = 20  # classes in it, of those that there are
 ALLOWED = ("spectral_norm", "historical_averaging", "history_pool")  # stabilisers that leave pairs as they are
 
 
 def check_pairs(config: AdversarialConfig, name: str, also: Collection[str] = ()) -> None:
-    """Raise a ``ValueError`` for an option that would mix an image with its class.
+    """Raise a ``ValueError`` for an option that would mix an image with its class, or cannot be here.
 
     Args:
         config: the options.
@@ -34,18 +34,18 @@ def check_pairs(config: AdversarialConfig, name: str, also: Collection[str] = ()
     for field in (*STABILISERS, "instance_noise", "dynamics", "compile", "precision"):
         if field not in ALLOWED and field not in also and getattr(config, field) != getattr(plain, field):
             raise ValueError(f"{flag(field)} does not go with {name}, whose discriminator judges pairs")
-    if config.objective in ("ebgan", "began", "relativistic-average"):
-        raise ValueError(f"--objective {config.objective} does not go with {name}: its discriminator has logits")
 
 
 @dataclass(frozen=True)
 class PairParts(ImageParts):
-    """The parts of a run on pairs, which ``real`` and ``shown`` are (N, C + K, H, W).
+    """The parts of a run on pairs, as ``real`` and ``shown`` are, (N, C + P, H, W).
 
-    ``labels`` (N,) are those of the pairs, if there are any; the configuration says how they are drawn.
+    ``labels`` (N,) are their classes, ``unseen`` some held-out pairs, where either is known; the configuration says how
+    they are drawn.
     """
 
     labels: Tensor | None
+    unseen: Tensor | None
     config: Any
 
     pictured: ClassVar[str] = "a row for each class: real images, samples"
@@ -56,41 +56,36 @@ class PairParts(ImageParts):
 
     @torch.no_grad()
     def remembered(self, step: int) -> Mapping[str, float]:
-        """As of single images, each with its class; nothing where nobody told the discriminator the classes."""
-        judge = self.evaluator
-        if not isinstance(judge, ConditionalEvaluator) or judge.matched:
+        """As of single images, each with its class; nothing where no class is known."""
+        if self.unseen is None:
             return {}
-        assert self.data.train_labels is not None and self.data.held_out_labels is not None
-        told = {}
         with isolated(PICTURE_SEED), evaluating(self.trainer.discriminator):
-            labels = self.data.train_labels, self.data.held_out_labels
-            for name, images, known in zip(("seen", "held_out"), judge.halves, labels, strict=True):
-                side = class_rows(known[:JUDGED], judge.classes).to(images.device)
-                told[f"logit_{name}"] = float(self.trainer.judge(paired(images[:JUDGED], side)).mean())
-        return told
+            seen, unseen = (float(self.trainer.judge(half[:JUDGED]).mean()) for half in (self.shown, self.unseen))
+        return {"logit_seen": seen, "logit_held_out": unseen}
 
 
 def class_sheet(policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str) -> Any:
     """Real images and samples, a row for each class, and the policy's mean with one z for each column."""
-    classes = policy.classes
-    z = policy.in_turn(COLUMNS * classes)
+    classes = min(policy.classes, ROWS)
+    turn = torch.arange(COLUMNS * classes, device=real.device) % classes
+    z = policy.noise(len(turn))
     z = z[:COLUMNS].repeat_interleave(classes, 0)  # of a column all have one z
-    z = policy.ask(torch.arange(len(z), device=z.device) % classes, z)
+    z = policy.ask(turn, z)
     panels = {
         "real": real_rows(real, labels, classes),
         "samples, a row for each class": policy.sample(len(z), z),
         "the policy's mean: a z for each column": policy.mean(z),
     }
-    panels = {name: rows_by_class(images.clamp(-1, 1), classes)[0] for name, images in panels.items()}
+    panels = {name: rows_by_class(images.clamp(-1, 1), turn, classes)[0] for name, images in panels.items()}
     return sample_sheet(panels, title=title, columns=COLUMNS)
 
 
-def rows_by_class(images: Tensor, classes: int) -> tuple[Tensor, int]:
-    """Images (n, C, H, W) of classes in turn as rows of one class each, filled up with paper, and the row's length."""
-    columns = -(-len(images) // classes)
-    paper = images.new_full((columns * classes - len(images), *images.shape[1:]), -1.0)
-    grid = torch.cat([images, paper]).unflatten(0, (columns, classes)).transpose(0, 1)
-    return grid.flatten(0, 1), columns
+def rows_by_class(images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, int]:
+    """Images (n, C, H, W) with a row for each class, filled up with paper, and how many are in a row."""
+    rows = [images[labels == label] for label in range(classes)]
+    columns = max(map(len, rows))
+    paper = images.new_full((columns, *images.shape[1:]), -1.0)
+    return torch.cat([torch.cat([row, paper[len(row) :]]) for row in rows]), columns
 
 
 def real_rows(real: Tensor, labels: Tensor, classes: int) -> Tensor:

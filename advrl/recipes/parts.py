@@ -183,6 +183,8 @@ def make_trainer(
             game = replace(game, penalties=tuple((config.r1 * weight, penalty) for weight, penalty in game.penalties))
             slopes = []
     if isinstance(game, Game) and not game.objective.high_is_real:
+        if hasattr(policy, "pair"):
+            raise ValueError(f"--objective {config.objective} judges by an autoencoder, which has no place for a class")
         discriminator = make_energy(config, policy)
     shared: dict[str, Any] = {
         "estimator": estimator,

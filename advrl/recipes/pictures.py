@@ -25,11 +25,10 @@ from advrl.nn import (
     class_rows,
     paired,
 )
-from advrl.plots import image_grid, save_png
 from advrl.recipes.clusters import Clusters
 from advrl.recipes.config import AdversarialConfig, flag
-from advrl.recipes.images import ImageParts, image_parts
-from advrl.recipes.pairs import PairParts, check_pairs, class_sheet, rows_by_class
+from advrl.recipes.images import JUDGED, ImageParts, image_parts
+from advrl.recipes.pairs import PairParts, check_pairs, class_sheet
 from advrl.recipes.parts import make_policy, make_trainer
 from advrl.recipes.stabilising import NORMS, check_norm, normalised, packed
 
@@ -102,7 +101,8 @@ class Images(AdversarialConfig):
         if self.classes and self.clusters:
             raise ValueError("--classes and --clusters are two ways to say what an image is: give one")
         if self.sides:
-            check_pairs(self, "images " + flag("classes" if self.classes else "clusters"), ("augment", "precision"))
+            name = "images " + flag("classes" if self.classes else "clusters")
+            check_pairs(self, name, ("augment", "joint_batches", "dynamics", "compile", "precision"))
 
     @property
     def sides(self) -> int:
@@ -125,11 +125,10 @@ class Images(AdversarialConfig):
         """The untrained policy for images of ``shape`` (C, S, S): what :func:`advrl.load` fills with weights."""
         if not self.sides:
             return make_policy(self, lambda numbers: self.generator(shape, numbers))
-        shares = torch.full((self.clusters,), 1 / self.clusters, device="cpu") if self.clusters else None
-        return self.conditional(shape, shares)
+        return self.conditional(shape, torch.full((self.sides,), 1 / self.sides, device="cpu"))
 
-    def conditional(self, shape: tuple[int, int, int], shares: Tensor | None) -> ConditionalPolicy:
-        """The untrained policy of a conditional game; ``shares`` (K,) of the clusters."""
+    def conditional(self, shape: tuple[int, int, int], shares: Tensor) -> ConditionalPolicy:
+        """The untrained policy of a conditional game; ``shares`` (K,) of the classes or clusters."""
         family = FAMILIES[self.policy]
         net = self.generator(shape, family.numbers)
         return ConditionalPolicy(net, family, self.latent, self.sides, shares=shares)
@@ -200,40 +199,36 @@ class Images(AdversarialConfig):
         Raises:
             ValueError: if the data have no labels, or other than ``--classes`` of them; for more clusters than images.
         """
-        prepare = FAMILIES[self.policy].prepare
-        real, rows = prepare(data.train).to(device), torch.eye(self.sides, device=device)
+        prepare, rows = FAMILIES[self.policy].prepare, torch.eye(self.sides, device=device)
+        real, unseen = prepare(data.train).to(device), prepare(data.held_out[:JUDGED]).to(device)
         if self.clusters:
             clusters = Clusters(real, self.clusters)
-            shares, shown = clusters.shares, clusters.of(real)
-            judge = Evaluator(data, prepare, device)
-
-            def pair(images: Tensor, numbers: Tensor) -> Tensor:
-                return paired(images, rows[clusters.of(images)])
+            shares, seen_labels, unseen_labels = clusters.shares, clusters.of(real), clusters.of(unseen)
         else:
-            if labels is None or data.train_labels is None:
+            if labels is None or data.train_labels is None or data.held_out_labels is None:
                 raise ValueError(f"--classes needs labels, and {self.data} has none: give --clusters 20 instead")
-            if data.classes != self.classes:
-                raise ValueError(f"--classes is {self.classes}, and {self.data} has {data.classes}")
             known = labels.to(device)
-            shares, shown = None, data.train_labels.to(device)
-            judge = ConditionalEvaluator(data, prepare, device, classes=self.classes)
+            counts = torch.bincount(known)
+            if len(counts) != self.classes:
+                raise ValueError(f"--classes is {self.classes}, and {self.data} has {len(counts)}")
+            shares = counts / counts.sum()
+            seen_labels, unseen_labels = (
+                part.to(device) for part in (data.train_labels, data.held_out_labels[:JUDGED])
+            )
 
-            def pair(images: Tensor, numbers: Tensor) -> Tensor:
-                return paired(images, rows[known[numbers]])
+        def pair(images: Tensor, numbers: Tensor) -> Tensor:
+            return paired(images, rows[clusters.of(images) if self.clusters else known[numbers]])
 
         policy = self.conditional(data.shape, shares).to(device)
+        if self.clusters:
+            judge = Evaluator(data, prepare, device)
+        else:
+            judge = ConditionalEvaluator(data, prepare, device, classes=self.classes, asked=policy.asked)
         trainer = make_trainer(self, policy, discriminator.to(device))
-        sizes = len(data.train), len(data.held_out)
-        pairs = paired(real, rows[shown])
-        return PairParts(data, pairs, pairs, sizes, trainer, judge, shown, self), pair
+        pairs, sizes = paired(real, rows[seen_labels]), (len(data.train), len(data.held_out))
+        held_out = paired(unseen, rows[unseen_labels])
+        return PairParts(data, pairs, pairs, sizes, trainer, judge, seen_labels, held_out, self), pair
 
     def sheet(self, policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str) -> Any:
         """As :func:`advrl.recipes.pairs.class_sheet`."""
         return class_sheet(policy, real, labels, title)
-
-    def save_picture(self, samples: Tensor, path: Path) -> None:
-        """Write a picture of samples (n, C, S, S): of classes that are drawn in turn, a row for each."""
-        if self.classes:
-            save_png(image_grid(*rows_by_class(samples.clamp(-1, 1), self.classes)), path)
-        else:
-            super().save_picture(samples, path)

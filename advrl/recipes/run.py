@@ -269,7 +269,7 @@ class Run:
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
         """``n`` samples (n, *event), images in [-1, 1] or points; the same seed gives the same ones.
 
-        No generator is disturbed. A conditional policy draws its classes in turn, or ``label`` alone.
+        No generator is disturbed. A conditional policy draws the classes that it is ``asked`` for, or ``label`` alone.
 
         Raises:
             RunError: for a ``label`` that the policy cannot be asked for.

@@ -173,7 +173,8 @@ def means_of_classes(run: Run, classifier: Any, number: int = LOOKED_AT) -> Tens
 
 
 def _noise(run: Run, n: int) -> Tensor:
-    return run.policy.fresh(n) if isinstance(run.policy, ConditionalPolicy) else run.policy.noise(n)
+    policy = run.policy
+    return policy.ask(policy.asked(n)) if isinstance(policy, ConditionalPolicy) else policy.noise(n)
 
 
 def _check_images(run: Run, samples: Tensor) -> None:
