@@ -93,7 +93,12 @@ def test_classes_are_drawn_by_their_shares():
     counts = drawing.noise(10_000)[:, 5:].sum(0)
     deviation = (10_000 * shares * (1 - shares)).sqrt()
     assert ((counts - 10_000 * shares).abs() < 4.5 * deviation).all()
-    assert drawing.asked(10).tolist() == [0] * 7 + [1] + [2] * 2  # of samples, whose number is known, exactly so
+    assert torch.bincount(drawing.asked(10)).tolist() == [7, 1, 2]  # of samples: exactly, and evenly spread
+    for start in range(0, 870, 130):
+        found = torch.bincount(drawing.asked(1000)[start : start + 130], minlength=3)
+        assert ((found - 130 * shares).abs() <= 2).all()  # the ends of the part may each be one off
+    equal = ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=torch.full((3,), 1 / 3))
+    assert equal.asked(100).tolist() == [i % 3 for i in range(100)]
     again = ConditionalPolicy(policy().net, FAMILIES["implicit"], 5, 3, shares=torch.full((3,), 1 / 3))
     again.load_state_dict(drawing.state_dict())
     assert again.asked(10).tolist() == drawing.asked(10).tolist()

@@ -164,6 +164,6 @@ class _Reader(Dataset[Any]):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor] | str:
         """Pictures, and their numbers."""
         try:
-            return self.pictures.read(indices), torch.tensor(indices)
+            return self.pictures.read(indices), torch.tensor(indices, device="cpu")
         except PictureError as error:
             return str(error)

@@ -90,7 +90,7 @@ class ConditionalPolicy(Policy):
         ValueError: if ``shares`` are no probabilities of so many classes.
     """
 
-    cumulative: Tensor | None
+    shares: Tensor | None
 
     def __init__(
         self,
@@ -105,8 +105,7 @@ class ConditionalPolicy(Policy):
         self.classes, self.codes = integer("classes", classes, 2), integer("codes", codes, 0)
         if shares is not None and (shares.shape != (classes,) or not constraints.simplex.check(shares)):
             raise ValueError(f"shares must be {classes} probabilities, got {shares.tolist()}")
-        # summed up on the CPU: on CUDA that is not deterministic
-        self.register_buffer("cumulative", None if shares is None else shares.double().cpu().cumsum(0).to(shares))
+        self.register_buffer("shares", shares)
 
     @property
     def sides(self) -> int:
@@ -116,9 +115,11 @@ class ConditionalPolicy(Policy):
     def noise(self, n: int) -> Tensor:
         """(n, latent + K): z normal, classes by their shares, codes uniform."""
         z = super().noise(n)
-        if self.cumulative is None:
+        if self.shares is None:
             return self.ask(torch.randint(self.classes, (n,), device=z.device), z)
-        return self.ask(_drawn(self.cumulative, torch.rand(n, device=z.device)), z)
+        return self.ask(
+            torch.multinomial(self.shares.expand(n, -1), 1).squeeze(1), z
+        )  # one a row: deterministic on CUDA
 
     def ask(self, labels: Tensor, z: Tensor | None = None, codes: Tensor | None = None) -> Tensor:
         """(n, latent + K) noise for samples of the classes ``labels`` (n,).
@@ -139,19 +140,21 @@ class ConditionalPolicy(Policy):
         return paired(images, z[:, self.latent :])
 
     def asked(self, n: int) -> Tensor:
-        """(n,) the classes that ``n`` samples are of: 0, 1, 2, ... in turn, or, with shares, in order and by them."""
-        turn = torch.arange(n, device=next(self.parameters()).device)
-        return turn % self.classes if self.cumulative is None else _drawn(self.cumulative, (turn + 0.5) / n)
+        """(n,) the classes that ``n`` samples are of: 0, 1, 2, ... in turn, and a larger share more often.
+
+        Evenly spread, so that any part of the samples has the shares: the j-th of class k has its turn at
+        (j + 1/2) / share(k).
+        """
+        if self.shares is None:
+            return torch.arange(n, device=next(self.parameters()).device) % self.classes
+        most = min(n, int(n * self.shares.max()) + 2)
+        turns = (torch.arange(most, device=self.shares.device)[:, None] + 0.5) / self.shares
+        return turns.flatten().argsort(stable=True)[:n] % self.classes
 
     @torch.no_grad()
     def sample(self, n: int, z: Tensor | None = None) -> Tensor:
         """``n`` images (n, C, H, W) from ``z`` (n, latent + K), or fresh ones of the classes :meth:`asked` for."""
         return super().sample(n, self.ask(self.asked(n)) if z is None else z)
-
-
-def _drawn(cumulative: Tensor, u: Tensor) -> Tensor:
-    """The classes (n,) that numbers u (n,) in [0, 1) fall in."""
-    return torch.searchsorted(cumulative, u.to(cumulative.dtype), right=True).clamp(max=len(cumulative) - 1)
 
 
 class ConcatDiscriminator(nn.Module):

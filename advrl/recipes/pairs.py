@@ -64,8 +64,8 @@ class PairParts(ImageParts):
         return {"logit_seen": seen, "logit_held_out": unseen}
 
 
-def class_sheet(policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str) -> Any:
-    """Real images and samples, a row for each class, and the policy's mean with one z for each column."""
+def class_sheet(policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str, kind: str = "class") -> Any:
+    """Real images and samples, a row for each class, up to 20, and the policy's mean with one z for each column."""
     classes = min(policy.classes, ROWS)
     turn = torch.arange(COLUMNS * classes, device=real.device) % classes
     z = policy.noise(len(turn))
@@ -73,7 +73,7 @@ def class_sheet(policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: 
     z = policy.ask(turn, z)
     panels = {
         "real": real_rows(real, labels, classes),
-        "samples, a row for each class": policy.sample(len(z), z),
+        f"samples, a row for each {kind}": policy.sample(len(z), z),
         "the policy's mean: a z for each column": policy.mean(z),
     }
     panels = {name: rows_by_class(images.clamp(-1, 1), turn, classes)[0] for name, images in panels.items()}

@@ -42,7 +42,8 @@ class Images(AdversarialConfig):
 
     The generator is the implicit policy G(z), which gets the discriminator's gradient by the chain rule, and both
     networks are convolutional (DCGAN); any other policy and estimator is one flag away. The defaults were chosen on
-    MNIST, 28 x 28, for ten minutes of one CPU core.
+    MNIST, 28 x 28, for ten minutes of one CPU core. Of a few thousand images of several kinds better samples come
+    with --augment affine --r1 0.2, and with --classes or, without labels, --clusters.
     """
 
     name: ClassVar[str] = "images"
@@ -231,4 +232,4 @@ class Images(AdversarialConfig):
 
     def sheet(self, policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str) -> Any:
         """As :func:`advrl.recipes.pairs.class_sheet`."""
-        return class_sheet(policy, real, labels, title)
+        return class_sheet(policy, real, labels, title, "cluster" if self.clusters else "class")
