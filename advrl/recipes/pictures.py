@@ -135,7 +135,7 @@ class Images(AdversarialConfig):
         return ConditionalPolicy(net, family, self.latent, self.sides, shares=shares)
 
     def discriminator(self, data: ImageData) -> nn.Module:
-        """Images (B, C, S, S) to logits (B,); of packs of m, (B / m, m C, S, S); of pairs, (B, C + K, S, S)."""
+        """Images (B, C, S, S) to logits (B,); of packs of m, (B / m, m C, S, S); of pairs, (B, C + P, S, S)."""
         shape, norm = packed(self, data.shape), self.discriminator_norm
         net = DCGANDiscriminator(shape[0], shape[1], self.width, batch_norm=norm != "none")
         if self.sides:
