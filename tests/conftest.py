@@ -26,6 +26,18 @@ def meta():
     torch.set_default_device(None)
 
 
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """An empty folder, and a judge who looks at less."""
+    from advrl.agents import evaluation
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "SHARES_FROM", 500)
+    monkeypatch.setattr(evaluation, "FAST_FROM", 100)
+    monkeypatch.setattr(evaluation.Evaluator.evaluate, "__defaults__", (1,))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets, named by ADVRL_DATA."""

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 from torch.nn.functional import cross_entropy, softplus
 
-from advrl.agents import AdversarialTrainer, Augmentation, Guessing, Labelled, evaluation
+from advrl.agents import AdversarialTrainer, Augmentation, Guessing, Labelled
 from advrl.agents.evaluation_conditional import ConditionalEvaluator, held_out_error
 from advrl.cli import main
 from advrl.data import ImageData, digits
@@ -368,16 +368,6 @@ MISSPELT = DigitsConditional(conditioning="projecton")  # type: ignore[arg-type]
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """An empty folder, and a judge who looks at less."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "SHARES_FROM", 500)
-    monkeypatch.setattr(evaluation, "FAST_FROM", 100)
-    monkeypatch.setattr(evaluation.Evaluator.evaluate, "__defaults__", (1,))
-    return tmp_path
 
 
 SMALL = ["--steps", "4", "--log-every", "2", "--picture-every", "4", "--width", "16", "--batch-size", "8", "--quiet"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import advrl
-from advrl.agents import AdversarialTrainer, evaluation
+from advrl.agents import AdversarialTrainer
 from advrl.agents.checkpoint import load_checkpoint
 from advrl.cli import main
 from advrl.nn import ConditionalPolicy, class_rows, paired
@@ -34,14 +34,10 @@ def number_of(pair: torch.Tensor) -> int:
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """60 images of three classes in an array, an empty folder, and a judge who looks at less."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "SHARES_FROM", 200)
-    monkeypatch.setattr(evaluation, "FAST_FROM", 100)
-    monkeypatch.setattr(evaluation.Evaluator.evaluate, "__defaults__", (1,))
+def data(quick):
+    """60 images of three classes in an array, in an empty folder."""
     np.savez("x.npz", images=numbered(60), y=np.arange(60) % 3)
-    return tmp_path / "x.npz"
+    return quick / "x.npz"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +100,7 @@ def test_batches_from_the_disk_are_paired_as_those_in_memory(game, data, tmp_pat
     folder = write_folder(tmp_path / "p", numbered(60), 3)
     options = dict(data=folder, width=2, latent=4, batch_size=6, **game)
     parts = Images(workers=0, **options).build(device)
-    known = Images(**options).build(device).real  # (30, C + K, 8, 8), of the same folder in memory
+    known = Images(**options).build(device).real  # (30, C + P, 8, 8), of the same folder in memory
     rows = {number_of(pair): pair for pair in known}
     seen = torch.cat(list(islice(parts.real, 5)))
     assert seen.shape == (30, 2, 8, 8)

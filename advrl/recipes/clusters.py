@@ -36,8 +36,9 @@ class Clusters:
 
         if len(images) < integer("number", number, 2):
             raise ValueError(f"{number} clusters need at least as many images, got {len(images)}")
-        components = PixelComponents(images.cpu())
-        features = components.features(images.cpu()).numpy()
+        fitted = images.cpu()
+        components = PixelComponents(fitted)
+        features = components.features(fitted).numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:

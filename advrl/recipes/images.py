@@ -62,14 +62,21 @@ class ImageParts:
 
         return [quick_evaluation(self.evaluator, policy, every), Every(every, draw), Every(every, self.remembered)]
 
+    @property
+    def halves(self) -> tuple[Tensor, Tensor] | None:
+        """Real samples that the discriminator learns from, and held-out ones, if it can be asked about them."""
+        return self.evaluator.halves
+
     @torch.no_grad()
     def remembered(self, step: int) -> Mapping[str, float]:
-        """The discriminator's mean logit of images that it learns from, and of held-out ones.
+        """The discriminator's mean logit of samples that it learns from, and of held-out ones.
 
         If the second is far below the first, it knows the training half by heart.
         """
+        if self.halves is None:
+            return {}
         with isolated(PICTURE_SEED), evaluating(self.trainer.discriminator):
-            seen, unseen = (float(self.trainer.judge(half[:JUDGED]).mean()) for half in self.evaluator.halves)
+            seen, unseen = (float(self.trainer.judge(half[:JUDGED]).mean()) for half in self.halves)
         return {"logit_seen": seen, "logit_held_out": unseen}
 
     def sheet(self, policy: Any, title: str) -> Any:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from advrl.agents.switched import evaluating
 from advrl.nn import ConditionalPolicy, unpaired
 from advrl.plots import sample_sheet
 from advrl.recipes.config import AdversarialConfig, flag
-from advrl.recipes.images import JUDGED, PICTURE_SEED, ImageParts
+from advrl.recipes.images import ImageParts
 from advrl.recipes.stabilising import STABILISERS
-from advrl.seeding import isolated
 
 COLUMNS = 8  # samples of a class in a picture
 ROWS = 20  # classes in it, of those that there are
@@ -54,14 +52,10 @@ class PairParts(ImageParts):
         """As the configuration draws it."""
         return self.config.sheet(policy, unpaired(self.shown, policy.sides)[0], self.labels, title)
 
-    @torch.no_grad()
-    def remembered(self, step: int) -> Mapping[str, float]:
-        """As of single images, each with its class; nothing where no class is known."""
-        if self.unseen is None:
-            return {}
-        with isolated(PICTURE_SEED), evaluating(self.trainer.discriminator):
-            seen, unseen = (float(self.trainer.judge(half[:JUDGED]).mean()) for half in (self.shown, self.unseen))
-        return {"logit_seen": seen, "logit_held_out": unseen}
+    @property
+    def halves(self) -> tuple[Tensor, Tensor] | None:
+        """Pairs; none where no class is known."""
+        return None if self.unseen is None else (self.shown, self.unseen)
 
 
 def class_sheet(policy: ConditionalPolicy, real: Tensor, labels: Tensor, title: str, kind: str = "class") -> Any:
